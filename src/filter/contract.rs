@@ -1,0 +1,65 @@
+//! What a filter is: when it is called, what it sees, and what it may decide.
+//!
+//! A filter sees a head and the [`Exchange`]; never a session, another filter or the document. It answers with a
+//! [`Decision`] and never writes, so its test needs no sockets.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::exchange::{Exchange, Facts};
+use crate::reply::Reply;
+
+/// When a filter wants to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Once the route is known, before anything is sent upstream.
+    Request,
+    /// On the head of the response, before the client gets it.
+    Response,
+}
+
+/// What a filter decides on a request.
+#[derive(Debug)]
+pub enum Decision {
+    /// The next filter may look.
+    Continue,
+    /// The client gets this, and no backend sees the request.
+    Reply(Box<Reply>),
+}
+
+/// A decision at once, or after real I/O.
+pub enum Flow<'a> {
+    /// Decided: costs no boxed future.
+    Now(Decision),
+    /// Decided after I/O.
+    Later(Pin<Box<dyn Future<Output = Decision> + Send + 'a>>),
+}
+
+impl Flow<'_> {
+    /// The next filter may look.
+    pub const CONTINUE: Self = Self::Now(Decision::Continue);
+
+    /// The client gets this reply.
+    pub fn reply(reply: Reply) -> Self {
+        Self::Now(Decision::Reply(Box::new(reply)))
+    }
+}
+
+/// One filter of a route, compiled.
+pub trait Filter: Send + Sync {
+    /// The phases in which it wants to be called.
+    fn phases(&self) -> &'static [Phase];
+
+    /// Looks at a request, may change its head, and decides.
+    fn request<'a>(&'a self, head: &'a mut RequestHeader, exchange: &'a mut Exchange) -> Flow<'a> {
+        let _ = (head, exchange);
+        Flow::CONTINUE
+    }
+
+    /// May change the head of a response. `facts.response` is `None`: the head itself is in `head`.
+    fn response(&self, head: &mut ResponseHeader, facts: &Facts<'_>) {
+        let _ = (head, facts);
+    }
+}
