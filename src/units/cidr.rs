@@ -33,7 +33,7 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || format!("`{text}` is no network; write an address or a prefix, as in `10.0.0.0/8`");
-        let (address, prefix) = text.trim().split_once('/').map_or((text.trim(), None), |(a, p)| (a, Some(p)));
+        let (address, prefix) = text.trim().split_once('/').map_or_else(|| (text.trim(), None), |(a, p)| (a, Some(p)));
         let base: IpAddr = address.parse().map_err(|_| fault())?;
         let most = if base.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {

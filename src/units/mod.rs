@@ -5,12 +5,14 @@ mod byte_size;
 mod cidr;
 mod cidr_set;
 mod human_duration;
+mod one_or_many;
 
 pub use byte_rate::ByteRate;
 pub use byte_size::ByteSize;
 pub use cidr::Cidr;
 pub use cidr_set::CidrSet;
 pub use human_duration::HumanDuration;
+pub use one_or_many::OneOrMany;
 
 /// Gives a unit with `FromStr` and `Display` its serde and schema sides: in the document it is text.
 macro_rules! text_unit {

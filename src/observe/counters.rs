@@ -1,0 +1,212 @@
+//! What is counted: plain atomics, grouped by what they count. A request holds its groups' handles since `build`.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// Adds `amount`.
+    pub fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    /// Adds one, and tells the number after it.
+    pub fn inc(&self) -> i64 {
+        self.0.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Takes one away.
+    pub fn dec(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Sets the number.
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The upper bounds of [`Histogram`]'s buckets, in microseconds; one more bucket holds what is above all.
+pub const BUCKETS_US: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
+    60_000_000,
+];
+
+/// How spans of time are spread.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKETS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one span of time.
+    pub fn observe(&self, span: Duration) {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BUCKETS_US.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS_US.len());
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(micros, Relaxed);
+    }
+
+    /// The count of each bucket (not cumulative), and the sum of all spans in microseconds.
+    pub fn read(&self) -> ([u64; BUCKETS_US.len() + 1], u64) {
+        (std::array::from_fn(|bucket| self.buckets[bucket].load(Relaxed)), self.sum_us.load(Relaxed))
+    }
+}
+
+/// Responses by the first digit of their status.
+#[derive(Debug, Default)]
+pub struct ByClass([Counter; 6]);
+
+impl ByClass {
+    /// The label values, in the order of [`ByClass::read`]. `none`: the client left before any response.
+    pub const CLASSES: [&'static str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+    /// Counts a response with this status; 0: no response.
+    pub fn count(&self, status: u16) {
+        let class = usize::from(status / 100);
+        self.0[if class < 6 { class } else { 0 }].inc();
+    }
+
+    /// The counts, in the order of [`ByClass::CLASSES`].
+    pub fn read(&self) -> [u64; 6] {
+        std::array::from_fn(|class| self.0[class].get())
+    }
+}
+
+/// What is counted of one route. Kept over reloads by [`RouteStats::key`].
+#[derive(Debug, Default)]
+pub struct RouteStats {
+    /// Finished requests.
+    pub requests: ByClass,
+    /// From the request's head to the end of the response.
+    pub duration: Histogram,
+    /// Bytes of request bodies.
+    pub received: Counter,
+    /// Bytes of response bodies.
+    pub sent: Counter,
+}
+
+impl RouteStats {
+    /// The key under which `Keep` holds them: the site's first host and the route's name, both for labels.
+    pub fn key(site: &str, route: &str) -> String {
+        format!("{site}\n{route}")
+    }
+}
+
+/// What is counted of one backend of one upstream. Kept over reloads by [`BackendStats::key`].
+#[derive(Debug, Default)]
+pub struct BackendStats {
+    /// Responses that it gave.
+    pub requests: ByClass,
+    /// Connecting to it; reused connections are not counted.
+    pub connect: Histogram,
+    /// From the request to its response head.
+    pub first_byte: Histogram,
+    /// Failed attempts to connect.
+    pub connect_errors: Counter,
+    /// Requests that were tried on another backend after this one failed.
+    pub retries: Counter,
+    /// Requests under way.
+    pub active: Gauge,
+}
+
+impl BackendStats {
+    /// The key under which `Keep` holds them: the names of upstream and backend, both for labels.
+    pub fn key(upstream: &str, backend: &str) -> String {
+        format!("{upstream}\n{backend}")
+    }
+}
+
+/// What is counted of downstream connections, for the whole process.
+#[derive(Debug, Default)]
+pub struct ConnectionStats {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open now.
+    pub open: Gauge,
+    /// Of these, waiting for a request.
+    pub idle: Gauge,
+    /// Closed at once: too many in all.
+    pub over_limit: Counter,
+    /// Closed at once: too many from this client.
+    pub over_client_limit: Counter,
+    /// Requests refused before any callback of ours: the head cannot be read as HTTP (400).
+    pub malformed: Counter,
+    /// The head was too large (431).
+    pub head_too_large: Counter,
+    /// The head did not arrive in time (408).
+    pub head_timeout: Counter,
+    /// Keep-alive connections closed because no further request came in time.
+    pub idle_timeout: Counter,
+    /// `accept` failed, as when file descriptors run out.
+    pub accept_errors: Counter,
+}
+
+/// What is counted of the process as a whole.
+#[derive(Debug, Default)]
+pub struct ProcessStats {
+    /// Downstream connections.
+    pub connections: ConnectionStats,
+    /// Documents put in force after the first.
+    pub reloads: Counter,
+    /// Documents refused.
+    pub reload_failures: Counter,
+    /// When the document in force was taken, in seconds since 1970.
+    pub reloaded_at: Gauge,
+    /// Lines of access log dropped because the writer could not keep up.
+    pub log_lines_dropped: Counter,
+    /// Lines of access log that could not be written.
+    pub log_write_errors: Counter,
+    /// Requests that no route took (404), or that were refused before routing.
+    pub unrouted: ByClass,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_falls_into_the_bucket_that_ends_at_or_above_it() {
+        let histogram = Histogram::default();
+        for micros in [1, 500, 501, 1_000_000, 99_000_000] {
+            histogram.observe(Duration::from_micros(micros));
+        }
+        let (buckets, sum) = histogram.read();
+        assert_eq!((buckets[0], buckets[1], buckets[10], buckets[14]), (2, 1, 1, 1));
+        assert_eq!(sum, 100_001_002);
+    }
+
+    #[test]
+    fn statuses_are_counted_by_class() {
+        let classes = ByClass::default();
+        for status in [200, 204, 404, 0, 999] {
+            classes.count(status);
+        }
+        assert_eq!(classes.read(), [2, 0, 2, 0, 1, 0]);
+    }
+}
