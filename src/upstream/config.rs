@@ -1,0 +1,309 @@
+//! `Config`: an upstream as the document has it: a mapping, a plain list of servers, or one address where a route
+//! names no upstream.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::address::ServerAddress;
+use super::balance;
+use super::peer::{Keepalive, Timeouts};
+use super::retry;
+use crate::diag::Scope;
+
+/// An upstream, in whatever form it was written.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What was written, and the defaults.
+    pub settings: Settings,
+    form: Form,
+}
+
+/// How an upstream was written: it decides the place of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// `{ servers: […], … }`
+    Mapping,
+    /// `[10.0.0.1:8080, …]`
+    List,
+    /// `10.0.0.1:8080`
+    Address,
+}
+
+/// A named group of servers that share requests.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "UpstreamSettings")]
+pub struct Settings {
+    /// The servers: each an address, or a mapping of `address` and `weight`. At least one.
+    pub servers: Vec<Server>,
+    /// How long each step of a request to a server may take.
+    pub timeouts: Timeouts,
+    /// Which connections to servers are kept for further requests.
+    pub keepalive: Keepalive,
+    /// Which server takes the next request. Default: `round_robin`.
+    pub balance: balance::Config,
+    /// When another server is tried. A route may have a `retry` of its own.
+    pub retry: retry::Config,
+    /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as
+    /// written here (a Unix socket's is `localhost`); or a text to send as it is, as in `app.internal`. Default: `keep`.
+    pub host: Host,
+    /// Whether clients get the `Server` and `X-Powered-By` fields of the servers' responses, which tell what software
+    /// runs there. Default: `false`.
+    pub keep_server_headers: bool,
+}
+
+/// One server of an upstream: its address, or a mapping.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The settings of this server.
+    pub settings: ServerSettings,
+    plain: bool,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ServerSettings")]
+pub struct ServerSettings {
+    /// Where it listens: an IP address and a port (`10.0.0.1:8080`, `[fd00::1]:8080`), a name and a port
+    /// (`app.internal:8080`), or a Unix socket (`unix:/run/app.sock`).
+    ///
+    /// A name is resolved when the document is loaded and at each reload; when that fails at a reload, the addresses
+    /// known before stay in use. A name with several addresses counts as several servers, each with the full weight.
+    /// When some of them are IPv4 and some IPv6 (`localhost` is 127.0.0.1 and ::1), the IPv4 ones share the requests,
+    /// and an IPv6 one is tried only after connecting to all servers with IPv4 failed.
+    pub address: String,
+    /// Its share of the requests, relative to the other servers' weights. `0`: it takes none. Default: 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// What a server's `Host` field says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Host {
+    /// What the client said.
+    #[default]
+    Keep,
+    /// The server's own address.
+    Backend,
+    /// This.
+    Text(String),
+}
+
+impl Config {
+    /// An upstream of one server, from an address that stands in the place of an upstream's name.
+    pub fn address(address: &str) -> Self {
+        Self {
+            settings: Settings { servers: vec![Server::plain(address)], ..Settings::default() },
+            form: Form::Address,
+        }
+    }
+
+    /// The host names of the servers, in lower case, to be resolved before [`super::Upstream::build`].
+    pub fn names(&self) -> Vec<String> {
+        let addresses = self.settings.servers.iter().filter_map(|server| server.settings.address.parse().ok());
+        addresses.filter_map(|address: ServerAddress| address.name().map(str::to_owned)).collect()
+    }
+
+    /// Calls `act` with the place of the list of servers.
+    pub(super) fn at_servers<T>(&self, at: &Scope<'_>, act: impl FnOnce(&Scope<'_>) -> T) -> T {
+        match self.form {
+            Form::Mapping => act(&at.key("servers")),
+            Form::List | Form::Address => act(at),
+        }
+    }
+
+    /// Calls `act` with the place of one server's address, from the place of the list of servers.
+    pub(super) fn at_address<T>(&self, servers: &Scope<'_>, index: usize, act: impl FnOnce(&Scope<'_>) -> T) -> T {
+        match self.form {
+            Form::Address => act(servers),
+            Form::Mapping | Form::List if self.settings.servers[index].plain => act(&servers.index(index)),
+            Form::Mapping | Form::List => act(&servers.index(index).key("address")),
+        }
+    }
+}
+
+impl Server {
+    fn plain(address: &str) -> Self {
+        Self { settings: ServerSettings { address: address.to_owned(), weight: one() }, plain: true }
+    }
+}
+
+impl<'de> Deserialize<'de> for Config {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+        impl<'de> Visitor<'de> for Forms {
+            type Value = Config;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of servers, as in `[10.0.0.1:8080]`, or a mapping with `servers`")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Config, A::Error> {
+                let servers = Deserialize::deserialize(SeqAccessDeserializer::new(items))?;
+                Ok(Config { settings: Settings { servers, ..Settings::default() }, form: Form::List })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Config, A::Error> {
+                let settings = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Config { settings, form: Form::Mapping })
+            }
+        }
+        deserializer.deserialize_any(Forms)
+    }
+}
+
+impl JsonSchema for Config {
+    fn schema_name() -> Cow<'static, str> {
+        "Upstream".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let (servers, settings) = (generator.subschema_for::<Vec<Server>>(), generator.subschema_for::<Settings>());
+        json_schema!({
+            "description": "A named group of servers that share requests: a list of servers, or a mapping.",
+            "anyOf": [servers, settings],
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Server {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+        impl<'de> Visitor<'de> for Forms {
+            type Value = Server;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a server's address, as in `10.0.0.1:8080`, or a mapping with `address`")
+            }
+            fn visit_str<E: Error>(self, address: &str) -> Result<Server, E> {
+                Ok(Server::plain(address))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Server, A::Error> {
+                let settings = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Server { settings, plain: false })
+            }
+        }
+        deserializer.deserialize_any(Forms)
+    }
+}
+
+impl JsonSchema for Server {
+    fn schema_name() -> Cow<'static, str> {
+        "Server".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let settings = generator.subschema_for::<ServerSettings>();
+        json_schema!({
+            "description": "One server: its address, or a mapping.",
+            "anyOf": [{ "type": "string", "examples": ["10.0.0.1:8080"] }, settings],
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Host {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(match text.as_str() {
+            "keep" => Self::Keep,
+            "backend" => Self::Backend,
+            _ => Self::Text(text),
+        })
+    }
+}
+
+impl JsonSchema for Host {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Host".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "examples": ["keep", "backend", "app.internal"] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::HumanDuration;
+
+    fn read(yaml: &str) -> Config {
+        serde_yaml::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn a_plain_list_is_a_mapping_with_defaults() {
+        for yaml in
+            ["[10.0.0.1:80, { address: app:80, weight: 3 }]", "servers: [10.0.0.1:80, { address: app:80, weight: 3 }]"]
+        {
+            let config = read(yaml);
+            let servers: Vec<_> = config
+                .settings
+                .servers
+                .iter()
+                .map(|Server { settings: s, .. }| (s.address.as_str(), s.weight))
+                .collect();
+            assert_eq!(servers, [("10.0.0.1:80", 1), ("app:80", 3)]);
+            assert_eq!(config.settings.timeouts, Timeouts::default());
+            assert_eq!(config.settings.host, Host::Keep);
+            assert_eq!(config.names(), ["app"]);
+        }
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let config = read(
+            "{ servers: [a:1], timeouts: { connect: 1s, total_connect: 2s, read: 3s, write: 4s, total: 5s, tunnel: 6s },
+               keepalive: { idle: 7s }, balance: round_robin, retry: { attempts: 8 }, host: backend, keep_server_headers: true }",
+        )
+        .settings;
+        let seconds = HumanDuration::secs;
+        assert_eq!(
+            config.timeouts,
+            Timeouts {
+                connect: seconds(1),
+                total_connect: seconds(2),
+                read: seconds(3),
+                write: seconds(4),
+                total: seconds(5),
+                tunnel: seconds(6)
+            }
+        );
+        assert_eq!((config.keepalive.idle, config.retry.attempts), (seconds(7), 8));
+        assert_eq!((config.host, config.keep_server_headers), (Host::Backend, true));
+        assert_eq!(read("{ servers: [a:1], host: a.example }").settings.host, Host::Text("a.example".to_owned()));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for (yaml, fault) in [
+            ("server: [a:1]", "unknown field `server`"),
+            ("[{ address: a:1, weigth: 2 }]", "unknown field `weigth`"),
+            ("[{ weight: 2 }]", "missing field `address`"),
+            ("[8080]", "a server's address"),
+            ("a:1", "a list of servers"),
+            ("{ timeouts: { first_byte: 1s } }", "unknown field `first_byte`"),
+        ] {
+            let error = serde_yaml::from_str::<Config>(yaml).unwrap_err().to_string();
+            assert!(error.contains(fault), "{yaml}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_schema_has_all_forms_and_the_defaults() {
+        let schema = schemars::schema_for!(Config).to_value().to_string();
+        for part in ["\"connect\":\"3s\"", "\"attempts\":2", "\"idle\":\"60s\"", "\"minimum\":0", "RFC 9110, 7.2"] {
+            assert!(schema.contains(part) || schema.contains(&part.replace("60s", "1m")), "{part} is not in {schema}");
+        }
+    }
+}
