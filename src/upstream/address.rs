@@ -90,6 +90,8 @@ impl ServerAddress {
     pub fn authority(&self) -> String {
         match self {
             Self::Socket(SocketAddr::V6(at)) if at.port() == 80 => format!("[{}]", at.ip()),
+            // Without its zone, which means nothing to anybody else (RFC 6874, 4).
+            Self::Socket(SocketAddr::V6(at)) => format!("[{}]:{}", at.ip(), at.port()),
             Self::Socket(SocketAddr::V4(at)) if at.port() == 80 => at.ip().to_string(),
             Self::Name(name, 80) => name.to_string(),
             Self::Socket(_) | Self::Name(..) => self.to_string(),
@@ -278,6 +280,7 @@ mod tests {
             ("10.0.0.1:80", "10.0.0.1"),
             ("[::1]:80", "[::1]"),
             ("[::1]:81", "[::1]:81"),
+            ("[fe80::1%2]:81", "[fe80::1]:81"),
             ("unix:/x", "localhost"),
         ] {
             assert_eq!(address.parse::<ServerAddress>().unwrap().authority(), authority);

@@ -1,5 +1,7 @@
 //! Which failures are tried again on another backend, how often, and the word by which logs name a failure.
 
+use std::time::Duration;
+
 use pingora::{Error, ErrorSource, ErrorType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,9 +50,10 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Whether one more backend may be tried, after `tries` that failed, the first included.
-    pub fn allows(self, tries: u32) -> bool {
-        tries <= self.attempts
+    /// Whether one more backend may be tried, after `tries` that failed, the first included, with `remaining` time
+    /// left of the request's total (`None`: no limit).
+    pub fn allows(self, tries: u32, remaining: Option<Duration>) -> bool {
+        tries <= self.attempts && remaining.is_none_or(|left| !left.is_zero())
     }
 }
 
@@ -123,9 +126,11 @@ mod tests {
     fn two_attempts_make_three_tries() {
         let issues = Issues::default();
         let retry = Config::default().build(&issues.root()).unwrap();
-        assert_eq!([1, 2, 3].map(|tries| retry.allows(tries)), [true, true, false]);
+        assert_eq!([1, 2, 3].map(|tries| retry.allows(tries, None)), [true, true, false]);
+        assert!(retry.allows(1, Some(Duration::from_millis(1))));
+        assert!(!retry.allows(1, Some(Duration::ZERO)));
         let never = Config { attempts: 0 }.build(&issues.root()).unwrap();
-        assert!(!never.allows(1));
+        assert!(!never.allows(1, None));
         assert!(Config { attempts: 16 }.build(&issues.root()).is_none());
         assert_eq!(issues.errors(), 1);
     }
