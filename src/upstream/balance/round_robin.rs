@@ -49,7 +49,8 @@ pub struct RoundRobin {
     position: Arc<Position>,
 }
 
-/// Alone on its cache lines (processors fetch them in pairs), for every request writes it.
+/// Alone on its cache lines (processors fetch them in pairs), for every request writes it. One for all threads, so
+/// that their turns together are even: two busy cores lose 3 to 6 ns a pick to it, which no position of their own repays.
 #[repr(align(128))]
 struct Position(AtomicUsize);
 
