@@ -81,7 +81,7 @@ impl Pattern {
             at.error_hint("an empty regular expression matches every path", "leave it out, or write `/*` under `path`");
             return None;
         }
-        let regex = compile_regex(text, at)?;
+        let regex = Regex::new(text).map_err(|fault| regex_fault(text, &fault, at)).ok()?;
         let mut names = Vec::new();
         let mut groups = Vec::new();
         for (group, name) in regex.capture_names().enumerate() {
@@ -126,6 +126,17 @@ impl Pattern {
             (Self::Segments(a), Self::Segments(b)) => a.precedence(b),
             _ => self.kind().cmp(&other.kind()),
         }
+    }
+
+    /// Its text without the names of captures: the same for patterns of the same precedence.
+    pub(super) fn shape(&self) -> String {
+        let Self::Segments(pattern) = self else { return self.to_string() };
+        pattern.segments.iter().fold(String::new(), |text, segment| match segment {
+            Segment::Literal(literal) => text + "/" + literal,
+            Segment::Partial(prefix) => text + "/" + prefix + "*",
+            Segment::Param => text + "/{}",
+            Segment::Rest => text + "/*",
+        })
     }
 
     fn kind(&self) -> u8 {
@@ -346,21 +357,15 @@ fn check_name(name: &str, names: &[Box<str>]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Compiles a regular expression; reports at `at` what is wrong with it.
-pub(super) fn compile_regex(text: &str, at: &Scope<'_>) -> Option<Regex> {
-    match Regex::new(text) {
-        Ok(regex) => Some(regex),
-        Err(fault) => {
-            let fault = fault.to_string();
-            let reason = fault.lines().last().unwrap_or_default();
-            let reason = reason.trim().trim_start_matches("error: ");
-            at.error_hint(
-                format!("`{text}` is no regular expression: {reason}"),
-                "the syntax is that of Rust's regex crate: no look-around, no back references",
-            );
-            None
-        }
-    }
+/// Reports at `at` why `text` is no regular expression.
+pub(super) fn regex_fault(text: &str, fault: &regex::Error, at: &Scope<'_>) {
+    let fault = fault.to_string();
+    // The last line has the reason; those before it draw a caret, and so will the report.
+    let reason = fault.lines().last().unwrap_or_default().trim().trim_start_matches("error: ");
+    at.error_hint(
+        format!("`{text}` is no regular expression: {reason}"),
+        "the syntax is that of Rust's regex crate: no look-around, no back references",
+    );
 }
 
 /// The plain text that an expression anchored at the start begins with, and what is left of it. Rather too little than

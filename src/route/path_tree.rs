@@ -183,11 +183,6 @@ impl PathTree {
         self.take(self.nodes[0].rest, (path.len(), path.len()), captures, accept)
     }
 
-    /// Whether any expression has to be run.
-    pub(super) fn has_regexes(&self) -> bool {
-        !self.regexes.is_empty()
-    }
-
     /// Looks below `node`, where the segment that begins at `start` comes next; beyond the end, none does.
     fn walk(
         &self,
