@@ -48,9 +48,9 @@ pub struct Match {
     /// What must hold for cookies, by name (RFC 6265 4.2.1); case matters.
     pub cookie: BTreeMap<String, Condition>,
     /// Matches of which at least one must hold. Captures in their paths are not available to templates.
-    pub any: Vec<Match>,
+    pub any: Vec<Self>,
     /// A match that must not hold. Captures in its paths are not available to templates.
-    pub not: Option<Box<Match>>,
+    pub not: Option<Box<Self>>,
 }
 
 fn short_forms(schema: &mut Schema) {

@@ -309,7 +309,9 @@ fn host_rank(pattern: &str, host: &str) -> Option<usize> {
 }
 
 /// How exact a path is, for the order: the kind, then its segments.
-fn path_rank(path: &str) -> (u8, Vec<(u8, usize, String)>) {
+type PathRank = (u8, Vec<(u8, usize, String)>);
+
+fn path_rank(path: &str) -> PathRank {
     if !path.contains(['{', '*']) {
         return (0, vec![]);
     }
@@ -335,7 +337,7 @@ fn path_regex(pattern: &str) -> String {
 /// One route for each of its paths, in words: the host, the order, and what must hold.
 struct Listed {
     host: &'static str,
-    order: (i32, (u8, Vec<(u8, usize, String)>), usize, String),
+    order: (i32, PathRank, usize, String),
     path: regex::Regex,
     predicate: Predicate,
     route: usize,
