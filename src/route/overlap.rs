@@ -54,11 +54,10 @@ impl<'a, T> Overlaps<'a, T> {
             if !equal || !self.same.insert((earlier, later)) {
                 continue;
             }
-            let what = if earlier == later {
-                format!("`{pattern}` is written twice")
-            } else {
-                let with = if self.route(later).predicate.count() == 0 { "" } else { " with the same conditions" };
-                format!("takes `{pattern}` of {}{with}, as does", named(host))
+            let what = match self.route(later).predicate.count() {
+                _ if earlier == later => format!("`{pattern}` is written twice"),
+                0 => format!("`{pattern}` of {} goes to", named(host)),
+                _ => format!("`{pattern}` of {} under the same conditions goes to", named(host)),
             };
             self.found.push((earlier, later, what));
         }
@@ -119,10 +118,8 @@ impl<'a, T> Overlaps<'a, T> {
                 (what.clone(), "leave one out")
             } else {
                 let other = format!("`{}` ({})", self.route(*earlier).name, places[*earlier as usize]);
-                (
-                    format!("{what} {other}"),
-                    "make the path or the conditions of one more exact, or give one a higher `priority`",
-                )
+                let hint = "make the path or the conditions of one more exact, or give one a higher `priority`";
+                (format!("{what} {other} already"), hint)
             };
             push(issues, Severity::Error, &places[*later as usize], message, hint);
         }
@@ -131,7 +128,8 @@ impl<'a, T> Overlaps<'a, T> {
         for (&index, &(count, by)) in covered {
             if count == self.places[index as usize] {
                 let other = format!("`{}` ({})", self.route(by).name, places[by as usize]);
-                let message = format!("can never match: {other} comes earlier and takes all of its requests");
+                let message =
+                    format!("this route can never match: {other} comes earlier and takes all of its requests");
                 push(
                     issues,
                     Severity::Warning,

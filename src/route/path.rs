@@ -94,7 +94,7 @@ impl Pattern {
             groups.push(group);
         }
         let (prefix, left) = literal_prefix(text);
-        let takes_all = matches!(left, "" | "^" | ".*" | "^.*" | ".*$" | "^.*$");
+        let takes_all = matches!(left, "" | ".*" | ".*$");
         let (prefix, names, groups) = (prefix.into(), names.into(), groups.into());
         Some(Self::Regex(Arc::new(PathRegex { regex, prefix, takes_all, names, groups })))
     }

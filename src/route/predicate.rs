@@ -88,29 +88,29 @@ impl<'de> Deserialize<'de> for Match {
 }
 
 impl Match {
-    /// Compiles the paths and expressions, with `at` as the place of this match; those that are wrong are reported and
-    /// left out. None are written: all paths.
-    pub(super) fn patterns(&self, at: &Scope<'_>) -> Vec<Pattern> {
+    /// Compiles the paths and expressions, with `at` as the place of this match; all paths when none are written. `None`
+    /// when one is wrong, which is reported.
+    pub(super) fn patterns(&self, at: &Scope<'_>) -> Option<Vec<Pattern>> {
         if self.path.is_empty() && self.path_regex.is_empty() {
-            return vec![Pattern::all()];
+            return Some(vec![Pattern::all()]);
         }
         self.written_patterns(at)
     }
 
-    fn written_patterns(&self, at: &Scope<'_>) -> Vec<Pattern> {
-        let (paths, regexes) = (at.key("path"), at.key("path_regex"));
-        let paths = items(&self.path, &paths, Pattern::parse);
-        let regexes = items(&self.path_regex, &regexes, Pattern::parse_regex);
-        paths.into_iter().chain(regexes).collect()
+    fn written_patterns(&self, at: &Scope<'_>) -> Option<Vec<Pattern>> {
+        let paths = items(&self.path, &at.key("path"), Pattern::parse);
+        let regexes = items(&self.path_regex, &at.key("path_regex"), Pattern::parse_regex);
+        Some([paths?, regexes?].concat())
     }
 }
 
-/// Compiles each item, each with its own place when there are several.
-fn items<T>(texts: &[String], at: &Scope<'_>, compile: impl Fn(&str, &Scope<'_>) -> Option<T>) -> Vec<T> {
-    match texts {
-        [only] => compile(only, at).into_iter().collect(),
-        _ => texts.iter().enumerate().filter_map(|(index, text)| compile(text, &at.index(index))).collect(),
-    }
+/// Compiles each item, each with its own place when there are several; reports all faults.
+fn items<T>(texts: &[String], at: &Scope<'_>, compile: impl Fn(&str, &Scope<'_>) -> Option<T>) -> Option<Vec<T>> {
+    let compiled: Vec<Option<T>> = match texts {
+        [only] => vec![compile(only, at)],
+        _ => texts.iter().enumerate().map(|(index, text)| compile(text, &at.index(index))).collect(),
+    };
+    compiled.into_iter().collect()
 }
 
 /// What must hold for a request besides its path. Without tests, everything passes.
@@ -138,53 +138,26 @@ enum Kind {
 }
 
 impl Predicate {
-    /// Compiles all of a route's match but its paths, with `at` as the place of the match; reports what is wrong there.
-    pub fn build(matching: &Match, at: &Scope<'_>) -> Self {
-        let mut tests = Vec::new();
-        let methods: Vec<Method> = items(&matching.method, &at.key("method"), method);
-        if !methods.is_empty() {
-            tests.push(Kind::Method(methods.into()));
-        }
-        for (name, condition) in &matching.header {
-            let fields = at.key("header");
-            let place = fields.key(name);
-            let check = Check::build(condition, &place);
-            match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) => tests.extend(check.map(|check| Kind::Header(name, check))),
-                Err(_) => place.error_key(format!("`{name}` is no header name"), None),
-            }
-        }
-        for (name, condition) in &matching.query {
-            let check = Check::build(condition, &at.key("query").key(name));
-            tests.extend(check.map(|check| Kind::Query(name.as_str().into(), check)));
-        }
-        for (name, condition) in &matching.cookie {
-            let check = Check::build(condition, &at.key("cookie").key(name));
-            tests.extend(check.map(|check| Kind::Cookie(name.as_str().into(), check)));
-        }
-        let any = at.key("any");
-        let branches = matching.any.iter().enumerate().map(|(index, branch)| Self::nested(branch, &any.index(index)));
-        let branches: Box<[Self]> = branches.collect();
-        if !branches.is_empty() {
-            tests.push(Kind::Any(branches));
-        }
-        if let Some(not) = &matching.not {
-            tests.push(Kind::Not(Self::nested(not, &at.key("not"))));
-        }
-        Self::new(tests)
+    /// Compiles all of a route's match but its paths, with `at` as the place of the match. `None` when something is
+    /// wrong, which is reported.
+    pub fn build(matching: &Match, at: &Scope<'_>) -> Option<Self> {
+        // Every test is built before any missing one is missed, so that all faults are told.
+        let tests: Vec<Option<Kind>> = tests(matching, at);
+        tests.into_iter().collect::<Option<Vec<Kind>>>().map(Self::new)
     }
 
     /// A match within a match, where paths are tests like others.
-    fn nested(matching: &Match, at: &Scope<'_>) -> Self {
+    fn nested(matching: &Match, at: &Scope<'_>) -> Option<Self> {
         if *matching == Match::default() {
             at.error_hint("an empty match holds for every request", "write a condition, or leave it out");
+            return None;
         }
-        let mut tests = Self::build(matching, at).tests.into_vec();
-        let patterns = matching.written_patterns(at);
-        if !patterns.is_empty() {
-            tests.push(Test::new(Kind::Path(patterns.into())));
+        let mut tests = tests(matching, at);
+        match matching.written_patterns(at) {
+            Some(patterns) if patterns.is_empty() => {}
+            patterns => tests.push(patterns.map(|patterns| Kind::Path(patterns.into()))),
         }
-        Self::new(tests.into_iter().map(|test| test.kind).collect())
+        tests.into_iter().collect::<Option<Vec<Kind>>>().map(Self::new)
     }
 
     fn new(kinds: Vec<Kind>) -> Self {
@@ -226,6 +199,43 @@ impl Predicate {
         let failed = self.tests.iter().find(|test| !test.kind.holds(head, exchange))?;
         Some(failed.kind.explain(head, exchange))
     }
+}
+
+/// The tests of a match, without its paths; `None` for each that is wrong.
+fn tests(matching: &Match, at: &Scope<'_>) -> Vec<Option<Kind>> {
+    let mut tests = Vec::new();
+    if !matching.method.is_empty() {
+        let methods = items(&matching.method, &at.key("method"), method);
+        tests.push(methods.map(|methods| Kind::Method(methods.into())));
+    }
+    for (name, condition) in &matching.header {
+        let fields = at.key("header");
+        let place = fields.key(name);
+        let check = Check::build(condition, &place);
+        let header = HeaderName::from_bytes(name.as_bytes());
+        if header.is_err() {
+            place.error_key(format!("`{name}` is no header name"), None);
+        }
+        tests.push(header.ok().zip(check).map(|(name, check)| Kind::Header(name, check)));
+    }
+    for (name, condition) in &matching.query {
+        let check = Check::build(condition, &at.key("query").key(name));
+        tests.push(check.map(|check| Kind::Query(name.as_str().into(), check)));
+    }
+    for (name, condition) in &matching.cookie {
+        let check = Check::build(condition, &at.key("cookie").key(name));
+        tests.push(check.map(|check| Kind::Cookie(name.as_str().into(), check)));
+    }
+    if !matching.any.is_empty() {
+        let any = at.key("any");
+        let branches = matching.any.iter().enumerate();
+        let branches: Vec<_> = branches.map(|(index, branch)| Predicate::nested(branch, &any.index(index))).collect();
+        tests.push(branches.into_iter().collect::<Option<Box<[Predicate]>>>().map(Kind::Any));
+    }
+    if let Some(not) = &matching.not {
+        tests.push(Predicate::nested(not, &at.key("not")).map(Kind::Not));
+    }
+    tests
 }
 
 fn method(text: &str, at: &Scope<'_>) -> Option<Method> {
@@ -339,9 +349,7 @@ mod tests {
 
     fn predicate(yaml: &str) -> Predicate {
         let issues = Issues::default();
-        let predicate = Predicate::build(&parse(yaml), &issues.root());
-        assert!(!issues.has_errors(), "{yaml}: {issues:?}");
-        predicate
+        Predicate::build(&parse(yaml), &issues.root()).unwrap_or_else(|| panic!("{yaml}: {issues:?}"))
     }
 
     fn request(method: &str, target: &str, headers: &[(&'static str, &str)]) -> RequestHeader {
@@ -493,7 +501,7 @@ mod tests {
             ("{ not: {} }", "not", "holds for every request"),
         ] {
             let issues = Issues::default();
-            Predicate::build(&parse(yaml), &issues.root());
+            assert!(Predicate::build(&parse(yaml), &issues.root()).is_none(), "{yaml}");
             let issues = issues.into_vec();
             assert_eq!(issues.len(), 1, "{yaml}: {issues:?}");
             assert_eq!(issues[0].path.to_string(), place, "{yaml}");

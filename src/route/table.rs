@@ -59,7 +59,8 @@ pub(super) type Leaf = SmallVec<[u32; 4]>;
 pub fn capture_names(matching: &Match) -> Vec<Box<str>> {
     // What is wrong with the paths is reported when the route is added.
     let unheard = Issues::default();
-    matching.patterns(&unheard.root()).first().map(|pattern| pattern.names().to_vec()).unwrap_or_default()
+    let patterns = matching.patterns(&unheard.root()).unwrap_or_default();
+    patterns.first().map(|pattern| pattern.names().to_vec()).unwrap_or_default()
 }
 
 /// Collects routes for a [`Table`].
@@ -82,7 +83,8 @@ impl<T> TableBuilder<T> {
         Self { routes: Vec::new(), places: Vec::new(), hosts: AHashMap::new() }
     }
 
-    /// Adds a route of these hosts (none: the default site), with `at` as its place; reports what is wrong with its match.
+    /// Adds a route of these hosts, with `at` as its place. What is wrong with its match is reported, and the route left
+    /// out, so that it does not seem to overlap with others.
     pub fn add(
         &mut self,
         hosts: &[HostPattern],
@@ -93,7 +95,8 @@ impl<T> TableBuilder<T> {
         at: &Scope<'_>,
     ) {
         let place = at.key("match");
-        let patterns = matching.patterns(&place);
+        let (patterns, predicate) = (matching.patterns(&place), Predicate::build(matching, &place));
+        let (Some(patterns), Some(predicate)) = (patterns, predicate) else { return };
         if let Some((first, others)) = patterns.split_first() {
             for other in others.iter().filter(|other| other.names() != first.names()) {
                 place.error_hint(
@@ -102,12 +105,10 @@ impl<T> TableBuilder<T> {
                 );
             }
         }
-        let predicate = Predicate::build(matching, &place);
         let route = self.routes.len() as u32;
         self.routes.push(Route { name: name.into(), priority, patterns: patterns.into(), predicate, payload });
         self.places.push(at.path());
-        let default = [HostPattern::Default];
-        for host in if hosts.is_empty() { &default } else { hosts } {
+        for host in hosts {
             let routes = match self.hosts.get_mut(host) {
                 Some(routes) => routes,
                 None => self.hosts.entry(host.clone()).or_default(),

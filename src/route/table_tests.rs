@@ -165,15 +165,19 @@ fn captures_of_an_earlier_request_are_forgotten() {
 #[test]
 fn faults_are_told_at_the_later_route() {
     for (written, place, told) in [
-        (vec![("a", "/x", 0), ("a", "/%78", 0)], "routes[1]", "takes `/x` of `a`, as does `r0` (routes[0])"),
-        (vec![("a b", "/x/{i}", 0), ("b c", "['/y/{j}', '/x/{j}']", 0)], "routes[1]", "of `b`, as does `r0`"),
-        (vec![("", "{}", 0), ("", "/*", 0)], "routes[1]", "takes `/*` of the default site, as does `r0`"),
+        (vec![("a", "/x", 0), ("a", "/%78", 0)], "routes[1]", "`/x` of `a` goes to `r0` (routes[0]) already"),
+        (vec![("a b", "/x/{i}", 0), ("b c", "['/y/{j}', '/x/{j}']", 0)], "routes[1]", "of `b` goes to `r0`"),
+        (vec![("", "{}", 0), ("", "/*", 0)], "routes[1]", "`/*` of the default site goes to `r0`"),
         (
             vec![("", "{ method: [GET, PUT] }", 0), ("", "{ method: [PUT, GET] }", 0)],
             "routes[1]",
-            "with the same conditions",
+            "under the same conditions goes to `r0`",
         ),
-        (vec![("", "{ path_regex: ^/a }", 0), ("", "{ path_regex: ^/a }", 0)], "routes[1]", "takes `^/a`"),
+        (
+            vec![("", "{ path_regex: ^/a }", 0), ("", "{ path_regex: ^/a }", 0)],
+            "routes[1]",
+            "`^/a` of the default site goes to",
+        ),
         (vec![("", "[/a, /%61]", 0)], "routes[0]", "`/a` is written twice"),
         (vec![("", "['/a/{id}', '/b/{name}']", 0)], "routes[0].match", "captures `id`, but `/b/{name}` `name`"),
         (vec![("", "['/a/{id}', '/b']", 0)], "routes[0].match", "but `/b` nothing"),
@@ -201,6 +205,22 @@ fn faults_are_told_at_the_later_route() {
         let first = &issues[0];
         assert_eq!(first.path.to_string(), place, "{written:?}: {issues:?}");
         assert!(first.message.contains(told), "{written:?}: {issues:?}");
+    }
+}
+
+#[test]
+fn one_fault_is_told_once() {
+    for written in [
+        // What is wrong with the one must not make it look like the other.
+        vec![("a", "/x", 0), ("a", "{ path: /x, method: get }", 0)],
+        vec![("", "{}", 0), ("", "{ header: { a: { regex: '(' } } }", 0)],
+        vec![("", "/x", 0), ("a:80", "/x", 0)],
+        vec![("", "/*", 0), ("", "x", 0)],
+        vec![("", "{}", 0), ("", "{ not: { path: x } }", 0)],
+        vec![("a b", "[/x, /y]", 0), ("c", "/z", 0), ("a b", "/x", 0)],
+    ] {
+        let (_, issues) = build(&written);
+        assert_eq!(issues.len(), 1, "{written:?}: {issues:?}");
     }
 }
 
@@ -348,7 +368,7 @@ fn listed_in_order(routes: &[(usize, usize, i32)]) -> Vec<Listed> {
     for (route, (host, matching, priority)) in routes.iter().enumerate() {
         let matching: Match = serde_yaml::from_str(&quoted(MATCHES[*matching])).expect("a match");
         let issues = Issues::default();
-        let predicate = Predicate::build(&matching, &issues.root());
+        let predicate = Predicate::build(&matching, &issues.root()).expect("a predicate");
         let mut paths: Vec<_> = matching.path.iter().map(|text| (path_rank(text), path_regex(text))).collect();
         paths.extend(
             matching.path_regex.iter().map(|text| ((1, vec![(0, 1000 - text.len(), text.clone())]), text.clone())),
