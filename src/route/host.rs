@@ -43,16 +43,25 @@ fn valid_name(name: &str) -> Option<&str> {
     }
     let mut before = b'.';
     for byte in name.bytes() {
-        let allowed = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'%')
-            || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
-        if !allowed || (byte == b'.' && before == b'.') {
+        if !IN_NAME[usize::from(byte)] || (byte == b'.' && before == b'.') {
             return None;
         }
         before = byte;
     }
     Some(name)
 }
+
+/// The bytes of a reg-name: unreserved, sub-delims, and the `%` of escapes (RFC 3986 3.2.2).
+const IN_NAME: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let bytes = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=%";
+    let mut index = 0;
+    while index < bytes.len() {
+        allowed[bytes[index] as usize] = true;
+        index += 1;
+    }
+    allowed
+};
 
 fn lower_case(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {

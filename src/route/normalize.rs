@@ -10,12 +10,27 @@ pub fn normalize(path: &str) -> Option<String> {
     (!is_normal(path)).then(|| rewrite(path))
 }
 
+/// The bytes that mean nothing by themselves.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        plain[byte] = byte != b'/' as usize && byte != b'%' as usize;
+        byte += 1;
+    }
+    plain
+};
+
 fn is_normal(path: &[u8]) -> bool {
     if path.first() != Some(&b'/') {
         return path == b"*";
     }
     let mut index = 0;
     while let Some(&byte) = path.get(index) {
+        if PLAIN[usize::from(byte)] {
+            index += 1;
+            continue;
+        }
         match byte {
             b'/' if opens_badly(&path[index + 1..]) => return false,
             b'%' => match escape(&path[..index], &path[index..]) {
@@ -23,8 +38,8 @@ fn is_normal(path: &[u8]) -> bool {
                 Escape::Stray => {}
                 Escape::Plain(_) | Escape::Upper(_) => return false,
             },
-            _ if must_be_escaped(byte) => return false,
-            _ => {}
+            b'/' => {}
+            _ => return false,
         }
         index += 1;
     }
@@ -37,10 +52,6 @@ fn opens_badly(rest: &[u8]) -> bool {
         [b'/', ..] | [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..] => true,
         [..] => false,
     }
-}
-
-fn must_be_escaped(byte: u8) -> bool {
-    !matches!(byte, 0x21..=0x7e)
 }
 
 /// What becomes of a `%`.
@@ -123,10 +134,10 @@ fn rewrite(path: &[u8]) -> String {
                     index += 2;
                 }
             },
-            _ if must_be_escaped(byte) => {
+            _ if PLAIN[usize::from(byte)] => out.push(byte),
+            _ => {
                 out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
             }
-            _ => out.push(byte),
         }
     }
     close_segment(&mut out, start);

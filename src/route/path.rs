@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 
@@ -59,9 +59,13 @@ pub struct PathRegex {
 }
 
 impl Pattern {
-    /// The pattern of every path.
+    /// The pattern of every path, `/*`.
     pub fn all() -> Self {
-        Self::Segments(Arc::new(Segments { segments: [Segment::Rest].into(), names: [].into(), text: "/*".into() }))
+        // Thousands of sites have it, and share it.
+        static ALL: LazyLock<Arc<Segments>> = LazyLock::new(|| {
+            Arc::new(Segments { segments: [Segment::Rest].into(), names: [].into(), text: "/*".into() })
+        });
+        Self::Segments(ALL.clone())
     }
 
     /// Reads a pattern; reports at `at` what is wrong with it.
@@ -276,6 +280,9 @@ fn parse(text: &str) -> Result<Pattern, Fault> {
     }
     if text.contains('#') {
         return fault("has a fragment", "leave it out: clients never send it");
+    }
+    if text == "/*" {
+        return Ok(Pattern::all());
     }
     let normal = normalize(text);
     let normal = normal.as_deref().unwrap_or(text);

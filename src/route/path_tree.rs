@@ -3,12 +3,13 @@
 //! Candidates come lazily, the most exact first, until one is accepted. Each node of the tree is visited at most once
 //! a search, as only one way leads to it, so that no path makes backtracking explode.
 
+use std::sync::Arc;
+
 use ahash::AHashMap;
 use memchr::memchr;
 
 use super::path::{PathRegex, Pattern, Segment};
 use crate::exchange::Captures;
-use std::sync::Arc;
 
 /// No node, or no leaf.
 const NONE: u32 = u32::MAX;
