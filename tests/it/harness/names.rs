@@ -1,0 +1,46 @@
+//! The names by which the gateway's metrics and log fields go: told here once.
+
+/// Documents put in force after the first.
+pub(crate) const RELOADS: &str = "edgeway_reloads_total";
+/// Documents refused.
+pub(crate) const RELOAD_FAILURES: &str = "edgeway_reload_failures_total";
+/// Finished requests, by `site`, `route` and status `class`.
+pub(crate) const REQUESTS: &str = "edgeway_requests_total";
+/// Responses of backends, by `upstream`, `backend` and status `class`.
+pub(crate) const UPSTREAM_REQUESTS: &str = "edgeway_upstream_requests_total";
+/// Requests tried on another backend, by `upstream` and `backend` that failed.
+pub(crate) const RETRIES: &str = "edgeway_upstream_retries_total";
+/// Failed attempts to connect, by `upstream` and `backend`.
+pub(crate) const CONNECT_ERRORS: &str = "edgeway_upstream_connect_errors_total";
+/// How long requests took, by `site` and `route`.
+pub(crate) const DURATION_COUNT: &str = "edgeway_request_duration_seconds_count";
+/// How long connecting took, by `upstream` and `backend`.
+pub(crate) const CONNECT_COUNT: &str = "edgeway_upstream_connect_seconds_count";
+/// How long the first byte took, by `upstream` and `backend`.
+pub(crate) const FIRST_BYTE_COUNT: &str = "edgeway_upstream_first_byte_seconds_count";
+/// Bytes of request bodies, by `site` and `route`.
+pub(crate) const RECEIVED: &str = "edgeway_received_bytes_total";
+/// Bytes of response bodies, by `site` and `route`.
+pub(crate) const SENT: &str = "edgeway_sent_bytes_total";
+/// Connections open now.
+pub(crate) const OPEN_CONNECTIONS: &str = "edgeway_connections_open";
+/// Connections accepted.
+pub(crate) const ACCEPTED: &str = "edgeway_connections_accepted_total";
+/// Version and revision as labels; always 1.
+pub(crate) const BUILD_INFO: &str = "edgeway_build_info";
+
+/// Fields of a JSON line of the access log.
+pub(crate) mod log {
+    pub(crate) const STATUS: &str = "status";
+    pub(crate) const METHOD: &str = "method";
+    pub(crate) const HOST: &str = "host";
+    pub(crate) const PATH: &str = "path";
+    pub(crate) const CLIENT: &str = "client";
+    pub(crate) const REQUEST_ID: &str = "request_id";
+    pub(crate) const ROUTE: &str = "route";
+    pub(crate) const UPSTREAM: &str = "upstream";
+    pub(crate) const BACKEND: &str = "backend";
+    pub(crate) const SENT: &str = "bytes_sent";
+    pub(crate) const DURATION: &str = "duration_ms";
+    pub(crate) const FAILURE: &str = "failure";
+}
