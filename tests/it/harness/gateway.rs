@@ -277,7 +277,9 @@ impl Gateway {
         self.place.write(&self.place.document(yaml));
         self.signal("HUP");
         await_some("a reload or its refusal is counted", || {
-            (count(names::RELOADS) > done).then_some(true).or((count(names::RELOAD_FAILURES) > refused).then_some(false))
+            (count(names::RELOADS) > done)
+                .then_some(true)
+                .or((count(names::RELOAD_FAILURES) > refused).then_some(false))
         })
     }
 
