@@ -175,10 +175,11 @@ fn imports_within_folders(files: &[File]) -> BTreeMap<String, BTreeSet<String>> 
     for file in files {
         let needs = graph.entry(file.name.clone()).or_default();
         for path in needed_modules(file) {
-            if let Some(target) = resolve(&path, &by_module) {
-                if target.name != file.name && target.top() == file.top() {
-                    needs.insert(target.name.clone());
-                }
+            if let Some(target) = resolve(&path, &by_module)
+                && target.name != file.name
+                && target.top() == file.top()
+            {
+                needs.insert(target.name.clone());
             }
         }
     }
@@ -204,7 +205,7 @@ fn needed_modules(file: &File) -> Vec<Vec<String>> {
         let child = Regex::new(r"(?m)^\s*(?:pub(?:\([a-z]+\))? )?mod ([a-z0-9_]+);").unwrap();
         for name in child.captures_iter(&file.code).map(|found| found[1].to_owned()) {
             for path in paths_after(&code, &format!("{name}::")) {
-                paths.push([&*file.module, &[name.clone()], &path].concat());
+                paths.push([&*file.module, std::slice::from_ref(&name), &path].concat());
             }
         }
     }

@@ -277,9 +277,8 @@ impl Gateway {
         self.place.write(&self.place.document(yaml));
         self.signal("HUP");
         await_some("a reload or its refusal is counted", || {
-            (count(names::RELOADS) > done)
-                .then_some(true)
-                .or((count(names::RELOAD_FAILURES) > refused).then_some(false))
+            let refused = || (count(names::RELOAD_FAILURES) > refused).then_some(false);
+            (count(names::RELOADS) > done).then_some(true).or_else(refused)
         })
     }
 

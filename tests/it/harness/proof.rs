@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::gateway::{Launch, Metrics};
-use super::{Connection, Origin, Request, WebSocket, get};
+use super::{Connection, H2, Origin, Request, WebSocket, get};
 
 #[test]
 fn a_client_and_an_origin_understand_one_another() {
@@ -100,6 +100,44 @@ fn a_websocket_echoes() {
         assert_eq!(socket.receive().unwrap(), message);
     }
     socket.close();
+}
+
+/// Answers every stream with the method, the path and the body that came.
+fn http2_origin() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (tcp, _) = listener.accept().unwrap();
+            tcp.set_nonblocking(true).unwrap();
+            let mut connection = h2::server::handshake(tokio::net::TcpStream::from_std(tcp).unwrap()).await.unwrap();
+            for _ in 0..3 {
+                let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+                tokio::spawn(async move {
+                    let (head, mut body) = request.into_parts();
+                    let mut said = format!("{} {} ", head.method, head.uri.path()).into_bytes();
+                    while let Some(Ok(chunk)) = body.data().await {
+                        said.extend_from_slice(&chunk);
+                    }
+                    let mut send = respond.send_response(http::Response::new(()), false).unwrap();
+                    send.send_data(said.into(), true).unwrap();
+                });
+            }
+            connection.graceful_shutdown();
+            while connection.accept().await.is_some() {}
+        });
+    });
+    address
+}
+
+#[test]
+fn an_http2_client_sends_several_requests_at_once_and_sees_the_end() {
+    let mut client = H2::open(&http2_origin());
+    let responses = client.requests(&[get("/1"), Request::new("POST", "/2").body("two")]);
+    assert_eq!(responses.iter().map(super::client::Response::text).collect::<Vec<_>>(), ["GET /1 ", "POST /2 two"]);
+    assert_eq!(client.request(&get("/3")).text(), "GET /3 ");
+    client.expect_close();
 }
 
 #[test]
