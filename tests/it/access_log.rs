@@ -28,7 +28,7 @@ sites:
     for (field, value) in [
         (log::METHOD, "POST"),
         (log::HOST, "shop.test"),
-        (log::PATH, "/logged"),
+        (log::PATH, "/x/../logged?token=1"),
         (log::CLIENT, "203.0.113.7"),
         (log::ROUTE, "front"),
         (log::UPSTREAM, "api"),
@@ -63,6 +63,10 @@ fn requests_refused_before_routing_are_logged_too() {
     let gateway = Gateway::start("log: { access: json }\nsites:\n  - { hosts: [a.test], respond: hello }\n");
     gateway.request(&get("/nowhere").host("b.test"));
     assert_eq!(gateway.log_line(log::STATUS, 404)[log::HOST], "b.test");
+    let mut connection = gateway.connect();
+    connection.send("nonsense\r\n\r\n");
+    connection.expect_close();
+    assert_eq!(gateway.log_line(log::STATUS, 400)[log::FAILURE], "malformed");
 }
 
 #[test]
@@ -90,7 +94,7 @@ sites:
     gateway.get("/x?y=1");
     let file = gateway.dir().join("access.log");
     eventually("there is a line", || fs::read_to_string(&file).is_ok_and(|text| text == "127.0.0.1 GET /x 200 5\n"));
-    gateway.log_line(log::PATH, "/x");
+    gateway.log_line(log::PATH, "/x?y=1");
 }
 
 #[test]

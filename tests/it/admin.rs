@@ -56,14 +56,46 @@ sites:
         (names::FIRST_BYTE_COUNT, &backend, 4.0),
         (names::CONNECT_COUNT, &backend, 1.0),
         (names::CONNECT_ERRORS, &[("upstream", "gone"), ("backend", refusing.address())], 1.0),
-        (names::RELOADS, &[], 0.0),
-        (names::RELOAD_FAILURES, &[], 0.0),
+        (names::RELOADS, names::RELOADED, 0.0),
+        (names::RELOADS, names::REFUSED, 0.0),
         (names::BUILD_INFO, &[], 1.0),
         (names::OPEN_CONNECTIONS, &[], 1.0),
         (names::ACCEPTED, &[], 1.0),
     ] {
         gateway.expect_metric(name, labels, value);
     }
+}
+
+#[test]
+fn what_never_reaches_a_route_is_counted_too() {
+    let gateway = Gateway::start(
+        r#"
+runtime: { limits: { per_client: 2, header_size: 8KiB } }
+listeners: [{ address: "@listen", timeouts: { head: 300ms, idle: 300ms } }]
+sites:
+  - { hosts: [a.test], respond: hello }
+"#,
+    );
+    gateway.get("/nowhere");
+    gateway.expect_metric(names::UNROUTED, &[("class", "4xx")], 1.0);
+    let address = gateway.address();
+    let from_another = |source: &str, bytes: &[u8]| {
+        let mut connection = Connection::open_from(source, &address);
+        // The gateway may refuse before it has read everything.
+        let _ = connection.try_send(bytes);
+        connection.expect_close();
+    };
+    from_another("127.0.0.2", b"nonsense\r\n\r\n");
+    gateway.expect_metric(names::REQUESTS_REFUSED, &[("reason", "malformed")], 1.0);
+    from_another("127.0.0.3", b"GET / HTTP/1.1\r\nHost:");
+    gateway.expect_metric(names::REQUESTS_REFUSED, &[("reason", "head_timeout")], 1.0);
+    from_another("127.0.0.4", &get("/").header("X-Large", &"a".repeat(20_000)).bytes());
+    gateway.expect_metric(names::REQUESTS_REFUSED, &[("reason", "head_too_large")], 1.0);
+    from_another("127.0.0.5", &get("/").host("a.test").bytes());
+    gateway.expect_metric(names::IDLE_TIMEOUTS, &[], 1.0);
+    let _held = [0, 1].map(|_| Connection::open_from("127.0.0.6", &address));
+    from_another("127.0.0.6", b"");
+    gateway.expect_metric(names::CONNECTIONS_REFUSED, &[("reason", "client_limit")], 1.0);
 }
 
 #[test]

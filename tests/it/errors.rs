@@ -54,7 +54,7 @@ upstreams: { slow: { servers: ["@silent"], timeouts: { read: 200ms } } }
 sites:
   - errors:
       502: "@dir/errors/502.html"
-      4xx: { body: "nothing here: ${request.path}", content_type: text/plain }
+      4xx: { body: "nothing here", content_type: text/plain }
       default: { body: "sorry" }
     routes:
       - { match: /down, proxy: "@refusing" }
@@ -68,7 +68,7 @@ sites:
     assert_eq!((response.status, &*response.text()), (502, "<h1>back soon</h1>"));
     assert!(response.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{response:?}");
     let response = gateway.get("/missing");
-    assert_eq!((response.status, &*response.text()), (404, "nothing here: /missing"));
+    assert_eq!((response.status, &*response.text()), (404, "nothing here"));
     let response = gateway.get("/slow");
     assert_eq!((response.status, &*response.text()), (504, "sorry"));
     let response = gateway.get("/own");

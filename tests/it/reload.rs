@@ -66,10 +66,10 @@ fn a_bad_document_changes_nothing() {
         assert_eq!(connection.request(&get("/")).text(), "old", "{bad}");
     }
     eventually("the fault is told", || gateway.stderr().contains("did you mean `respond`?"));
-    assert_eq!(gateway.metrics().sum(names::RELOAD_FAILURES, &[]), Some(3.0));
+    assert_eq!(gateway.metrics().sum(names::RELOADS, names::REFUSED), Some(3.0));
     gateway.reload(&answering("new"));
     assert_eq!(connection.request(&get("/")).text(), "new");
-    assert_eq!(gateway.metrics().sum(names::RELOADS, &[]), Some(1.0));
+    assert_eq!(gateway.metrics().sum(names::RELOADS, names::RELOADED), Some(1.0));
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_changed_file_is_noticed_when_wanted() {
     gateway.rewrite(&watching("new"));
     eventually("the new document is in force", || gateway.get("/").text() == "new");
     gateway.rewrite("sites: [");
-    gateway.expect_metric(names::RELOAD_FAILURES, &[], 1.0);
+    gateway.expect_metric(names::RELOADS, names::REFUSED, 1.0);
     assert_eq!(gateway.get("/").text(), "new");
 }
 

@@ -272,13 +272,13 @@ impl Gateway {
     /// Writes another document and tells the gateway to read it: whether it is in force now.
     #[track_caller]
     pub(crate) fn try_reload(&self, yaml: &str) -> bool {
-        let count = |name: &str| self.metrics().sum(name, &[]).unwrap_or_default();
-        let (done, refused) = (count(names::RELOADS), count(names::RELOAD_FAILURES));
+        let count = |result: &[(&str, &str)]| self.metrics().sum(names::RELOADS, result).unwrap_or_default();
+        let (done, refused) = (count(names::RELOADED), count(names::REFUSED));
         self.place.write(&self.place.document(yaml));
         self.signal("HUP");
         await_some("a reload or its refusal is counted", || {
-            let refused = || (count(names::RELOAD_FAILURES) > refused).then_some(false);
-            (count(names::RELOADS) > done).then_some(true).or_else(refused)
+            let refused = || (count(names::REFUSED) > refused).then_some(false);
+            (count(names::RELOADED) > done).then_some(true).or_else(refused)
         })
     }
 
