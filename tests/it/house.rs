@@ -11,8 +11,9 @@ use regex::Regex;
 const FLOORS: &[&[&str]] = &[
     &["units", "diag", "keep", "reply"],
     &["exchange"],
-    &["template", "observe"],
-    &["field"],
+    // One above the other, though the front page draws them beside one another: log formats and fields hold templates.
+    &["template"],
+    &["field", "observe"],
     &["filter", "action", "upstream"],
     &["route", "listen"],
     &["config"],
@@ -43,6 +44,11 @@ impl File {
         self.name.ends_with("mod.rs")
     }
 
+    /// Whether the whole file is tests, as `tests.rs` and `table_tests.rs` are.
+    fn is_tests(&self) -> bool {
+        self.name.ends_with("/tests.rs") || self.name.ends_with("_tests.rs")
+    }
+
     fn top(&self) -> &str {
         &self.module[0]
     }
@@ -53,7 +59,8 @@ impl File {
 }
 
 fn before_tests(text: &str) -> &str {
-    text.find("\n#[cfg(test)]\nmod ").map_or(text, |tests| &text[..tests])
+    static TESTS: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\n#\[cfg\(test\)\]\nmod \w+ \{").unwrap());
+    TESTS.find(text).map_or(text, |tests| &text[..tests.start()])
 }
 
 fn without_comments(text: &str) -> String {
@@ -86,8 +93,11 @@ fn read(src: &Path, path: &Path) -> File {
     if module.len() > 1 && module.last().is_some_and(|last| last == "mod") {
         module.pop();
     }
-    let code = without_comments(before_tests(&text));
-    File { name, module, text, code }
+    let mut file = File { name, module, text, code: String::new() };
+    if !file.is_tests() {
+        file.code = without_comments(before_tests(&file.text));
+    }
+    file
 }
 
 /// Every path that begins with `root` (as in `crate::`) or, after braces, each of its branches, by its first two names.
@@ -145,8 +155,7 @@ fn every_module_imports_only_from_floors_below_its_own() {
             faults.push(format!("{}: `{}` is on no floor", file.name, file.top()));
             continue;
         };
-        let mut paths = paths_after(&file.code, "crate::");
-        paths.append(&mut paths_after(&file.code, "edgeway::"));
+        let paths = paths_after(&file.code, if file.name == "main.rs" { "edgeway::" } else { "crate::" });
         for imported in paths.iter().map(|path| &path[0]).filter(|imported| *imported != file.top()) {
             // What is on no floor is no module, but a macro at the root of the crate.
             if floor(imported).is_some_and(|floor| floor >= own) {
@@ -260,7 +269,7 @@ fn every_file_opens_with_what_it_is_for() {
 
 #[test]
 fn no_file_is_too_long() {
-    let sized = |least: usize| FILES.iter().filter(move |file| file.lines_before_tests() > least);
+    let sized = |least: usize| FILES.iter().filter(move |file| !file.is_tests() && file.lines_before_tests() > least);
     for file in sized(LONG) {
         eprintln!("{} has {} lines before its tests: is there a second idea?", file.name, file.lines_before_tests());
     }
