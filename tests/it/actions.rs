@@ -88,7 +88,7 @@ sites:
         ("/https", None, "https://edgeway.test/https"),
         ("/host", None, "http://www.test/host"),
         ("/port", None, "https://edgeway.test:8443/port"),
-        ("/old/7", Some(308), "http://edgeway.test/new/7"),
+        ("/old/7", Some(308), "/new/7"),
         ("/keep?q=1", None, "https://x.test/y?q=1"),
         ("/drop?q=1", None, "https://x.test/y"),
     ] {
