@@ -1,0 +1,92 @@
+//! What a client sees when something failed.
+
+use crate::harness::{Gateway, Origin, get};
+
+const FAILING: &str = r#"
+runtime: { trusted_proxies: [127.0.0.1] }
+sites:
+  - proxy: "@refusing"
+"#;
+
+#[test]
+fn a_browser_gets_a_page_and_a_program_gets_json() {
+    let refusing = Origin::refusing("refusing");
+    let gateway = Gateway::before(&[&refusing], FAILING);
+    for (accept, kind) in [
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+        ("application/json", "application/json"),
+        ("application/json, text/html;q=0.1", "application/json"),
+        ("application/vnd.api+json", "application/json"),
+    ] {
+        let response = gateway.request(&get("/").header("Accept", accept).header("X-Request-Id", "id-1"));
+        assert_eq!(response.status, 502, "{accept}");
+        assert!(response.header("content-type").is_some_and(|given| given.starts_with(kind)), "{accept}: {response:?}");
+        let text = response.text();
+        assert!(text.contains("502") && text.contains("id-1"), "status and request id: {text}");
+        assert!(!text.contains(refusing.address()) && !text.to_lowercase().contains("pingora"), "internals: {text}");
+        if kind == "application/json" {
+            assert_eq!(response.json()["status"], 502, "{text}");
+            assert_eq!(response.json()["request_id"], "id-1", "{text}");
+        }
+    }
+}
+
+#[test]
+fn an_error_without_accept_is_short_and_whole() {
+    let refusing = Origin::refusing("refusing");
+    let gateway = Gateway::before(&[&refusing], FAILING);
+    let mut connection = gateway.connect();
+    for _ in 0..2 {
+        let response = connection.request(&get("/"));
+        assert_eq!(response.status, 502);
+        assert!(response.body.len() < 2000, "{}", response.text());
+    }
+}
+
+#[test]
+fn a_page_of_ones_own_stands_for_a_status() {
+    let (refusing, silent) = (Origin::refusing("refusing"), Origin::silent("silent"));
+    let gateway = Gateway::with_files(
+        &[&refusing, &silent],
+        &[("errors/502.html", "<h1>back soon</h1>")],
+        r#"
+upstreams: { slow: { servers: ["@silent"], timeouts: { read: 200ms } } }
+sites:
+  - errors:
+      502: "@dir/errors/502.html"
+      4xx: { body: "nothing here", content_type: text/plain }
+      default: { body: "sorry" }
+    routes:
+      - { match: /down, proxy: "@refusing" }
+      - { match: /slow, proxy: slow }
+      - match: /own
+        errors: { 502: { body: '{"own":true}', content_type: application/json } }
+        proxy: "@refusing"
+"#,
+    );
+    let response = gateway.get("/down");
+    assert_eq!((response.status, &*response.text()), (502, "<h1>back soon</h1>"));
+    assert!(response.header("content-type").is_some_and(|kind| kind.starts_with("text/html")), "{response:?}");
+    let response = gateway.get("/missing");
+    assert_eq!((response.status, &*response.text()), (404, "nothing here"));
+    let response = gateway.get("/slow");
+    assert_eq!((response.status, &*response.text()), (504, "sorry"));
+    let response = gateway.get("/own");
+    assert_eq!((response.status, response.json()["own"].as_bool()), (502, Some(true)));
+    assert_eq!(response.header("content-type"), Some("application/json"));
+}
+
+#[test]
+fn what_a_backend_says_itself_is_left_alone() {
+    let origin = Origin::answering("raw", "HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\nmine");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - errors: { 502: { body: \"ours\" } }\n    proxy: \"@raw\"\n");
+    assert_eq!(gateway.get("/").text(), "mine");
+}
+
+#[test]
+fn a_page_of_our_own_cannot_be_made_to_carry_script() {
+    let gateway =
+        Gateway::start("runtime: { trusted_proxies: [127.0.0.1] }\nsites:\n  - { hosts: [a.test], respond: hello }\n");
+    let request = get("/<script>x</script>").header("Accept", "text/html").header("X-Request-Id", "<script>");
+    assert!(!gateway.request(&request).text().contains("<script>"));
+}

@@ -1,0 +1,18 @@
+//! The words in which the tests speak: origins, the gateway between, and clients.
+//!
+//! Everything blocks, in threads, with a deadline; nothing sleeps to wait for something to have happened.
+
+mod client;
+mod gateway;
+pub(crate) mod names;
+mod origin;
+mod proof;
+mod wait;
+mod websocket;
+mod wire;
+
+pub(crate) use client::{Connection, H2, Request, get};
+pub(crate) use gateway::{Gateway, Running, edgeway};
+pub(crate) use origin::Origin;
+pub(crate) use wait::{DEADLINE, await_some, eventually};
+pub(crate) use websocket::WebSocket;

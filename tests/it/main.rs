@@ -1,0 +1,26 @@
+//! The real binary over real sockets: one test binary, one file a topic, in the words of the harness.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test says what went wrong by panicking")]
+
+mod harness;
+
+mod access_log;
+mod actions;
+mod admin;
+mod bad;
+mod cli;
+mod conf;
+mod document;
+mod errors;
+mod filters;
+mod forwarded;
+mod headers;
+mod house;
+mod http2;
+mod limits;
+mod listening;
+mod process;
+mod reload;
+mod routing;
+mod timeouts;
+mod upstreams;
+mod websocket;
