@@ -428,3 +428,346 @@ fn unreadable(name: &str, fault: &io::Error) -> (String, &'static str) {
         _ => (format!("`{name}` cannot be read: {fault}"), "check the file and its disk"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::sample::{Balance, DOCUMENT, Filter, Sample};
+
+    fn no_env(_: &str) -> Option<String> {
+        None
+    }
+
+    /// Files in a folder of their own. The first is the document.
+    fn folder(files: &[(&str, &str)]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    /// The report on these files, with the folder's own name left out.
+    fn told(files: &[(&str, &str)]) -> String {
+        let folder = folder(files);
+        let issues = Issues::default();
+        let report = match Document::read_with(&folder.path().join(files[0].0), &no_env) {
+            Ok(document) => {
+                document.deserialize::<Sample>(&issues);
+                document.report(issues.into_vec(), false)
+            }
+            Err(broken) => broken.report(false),
+        };
+        report.replace(&format!("{}/", folder.path().display()), "")
+    }
+
+    fn read(files: &[(&str, &str)]) -> Sample {
+        let folder = folder(files);
+        let document = Document::read_with(&folder.path().join(files[0].0), &no_env).unwrap();
+        document.deserialize(&Issues::default()).unwrap()
+    }
+
+    /// The report's first fault of a text: message, place, hint.
+    fn first(text: &str) -> [String; 3] {
+        let report = told(&[("a.yaml", text)]);
+        let line = |start: &str| report.lines().find_map(|line| line.trim().strip_prefix(start)).unwrap_or_default();
+        [line("error: "), line("--> a.yaml"), line("hint: ")].map(str::to_owned)
+    }
+
+    #[test]
+    fn a_document_is_read_whole() {
+        let document = Document::from_text("a.yaml", DOCUMENT, &no_env).unwrap();
+        let sample: Sample = document.deserialize(&Issues::default()).unwrap();
+        assert_eq!((sample.runtime.threads, sample.runtime.drain), (Some(4), crate::units::HumanDuration::secs(90)));
+        assert_eq!(sample.upstreams["canary"].0.servers, ["10.0.0.1:80", "10.0.0.2:80"]);
+        assert_eq!(sample.upstreams["canary"].0.balance, Balance::LeastRequests);
+        assert_eq!(sample.upstreams["text"].0.servers, ["localhost:80"]);
+        let site = &sample.sites[0];
+        assert_eq!((site.hosts.len(), &*site.proxy.as_ref().unwrap().0.servers[0]), (2, "10.0.0.1:80"));
+        assert!(matches!(&site.filters[0], Filter::IpRules(rules) if rules.deny.len() == 2 && rules.allow.len() == 1));
+        let respond = sample.sites[1].respond.as_ref().unwrap();
+        assert_eq!((respond.status, &*respond.body), (200, "42"));
+    }
+
+    #[test]
+    fn a_report_shows_each_fault_where_it_is_written() {
+        let text =
+            "\u{feff}runtime:\n  treads: 4\nsites:\n  - filters:\n      - ip_rules: { allow: [10.0.0.0/8, all] }\n";
+        let expected = "\
+error: unknown key `treads`
+ --> a.yaml:2:3 (runtime.treads)
+  |
+2 |   treads: 4
+  |   ^^^^^^
+hint: did you mean `threads`?
+
+error: `all` is no network
+ --> a.yaml:5:40 (sites[0].filters[0].ip_rules.allow[1])
+  |
+5 |       - ip_rules: { allow: [10.0.0.0/8, all] }
+  |                                         ^^^
+hint: write an address or a prefix, as in `10.0.0.0/8`
+
+2 errors";
+        assert_eq!(told(&[("a.yaml", text)]), expected.replace("5:40", "5:41"));
+    }
+
+    #[test]
+    fn a_fault_of_the_yaml_itself_is_told_with_its_line() {
+        for (text, message, place, hint) in [
+            ("", "the document is empty", "", "a small one is"),
+            ("# only a remark\n", "the document is empty", ":1:1", "a small one is"),
+            ("- a\n", "a document is a mapping of keys to values", ":1:1", "begin with a key"),
+            (
+                "a: 1\nb: 2\na: 3\n",
+                "the key `a` is written twice",
+                ":3:1 (a)",
+                "keep one of them; the first is in line 1",
+            ),
+            ("a: [1, 2\nb: 3\n", "this is not valid YAML: did not find expected `,` or `]`", ":2:2", "check the"),
+            ("a: 1\n\tb: 2\n", "a tab cannot be used here", ":2:1", "indent with spaces"),
+            (
+                "hosts: [*.example.com]\n",
+                "`*` at the beginning of a text means an alias",
+                ":1:10",
+                "put the text in quotes",
+            ),
+            ("a: *nowhere\n", "`*` at the beginning of a text means an alias", ":1:4", "put the text in quotes"),
+            ("a: @x\n", "a text cannot begin with this character", ":1:4", "put the text in quotes"),
+            ("é: x\na: b: c\n", "there is no room for a `:` here", ":2:5", "check the indentation"),
+            ("a: 123456789012345678901234567890\n", "the number is too large", ":1:4", "put it in quotes"),
+            ("a: 1\n---\nb: 2\n", "the text holds more than one YAML document", "", "keep one"),
+            ("a: !secret x\n", "the YAML tag `!secret` has no meaning here", ":1:4 (a)", "write the value without it"),
+            ("a: { [x]: 1 }\n", "a key must be text here", ":1:4 (a)", "write `key: value`"),
+            ("a: { <<: 1 }\n", "only a mapping can be merged", ":1:10 (a.<<)", "name the anchor"),
+            ("a: &a [*a]\n", "an alias stands within its own anchor", "", "write out what is meant"),
+        ] {
+            let [a, b, c] = first(text);
+            assert!(a.starts_with(message) && b.starts_with(place) && c.starts_with(hint), "{text}: {a} {b} {c}");
+        }
+        let deep = first(&"[".repeat(10_000));
+        assert!(deep[0].contains("too deep") || deep[0].contains("not valid YAML"), "{deep:?}");
+        assert!(first(&format!("a: {}{}", "[".repeat(500), "]".repeat(500)))[0].contains("too deep"));
+        let deep = first(&format!("a: {}{}", "[".repeat(90), "]".repeat(90)));
+        assert!(deep[0].contains("expected") || deep[0].contains("unknown"), "{deep:?}");
+    }
+
+    #[test]
+    fn a_text_of_aliases_upon_aliases_is_refused() {
+        let long = "x, ".repeat(3000);
+        let many = "*a, ".repeat(3000);
+        assert!(first(&format!("a: &a [{long}]\nb: [{many}]\n"))[0].contains("a million"));
+        let bomb = (1..30).fold("a0: &a0 [x, x]\n".to_owned(), |text, n| {
+            text + &format!("a{n}: &a{n} [*a{m}, *a{m}, *a{m}]\n", m = n - 1)
+        });
+        assert!(first(&bomb)[0].contains("a million"));
+    }
+
+    #[test]
+    fn variables_are_filled_in_values_only() {
+        let env = |name: &str| match name {
+            "PORT" => Some("8080".to_owned()),
+            "EMPTY" => Some(String::new()),
+            "NESTED" => Some("${PORT}".to_owned()),
+            _ => None,
+        };
+        for (text, filled) in [
+            (":${PORT}", ":8080"),
+            ("${PORT}${PORT}", "80808080"),
+            ("${NONE:-80}", "80"),
+            ("${NONE:-}", ""),
+            ("${EMPTY:-80}", "80"),
+            ("a${EMPTY}b", "ab"),
+            ("${NESTED}", "${PORT}"),
+            ("$${PORT}", "$${PORT}"),
+            ("${client.ip} ${port} ${Port} ${} ${PORT", "${client.ip} ${port} ${Port} ${} ${PORT"),
+            ("${9A} ${P-X:-a}", "${9A} ${P-X:-a}"),
+        ] {
+            let document = Document::from_text("a.yaml", &format!("listeners: '{text}'"), &env).unwrap();
+            let sample: Sample = document.deserialize(&Issues::default()).unwrap();
+            assert_eq!(sample.listeners[0], filled, "{text}");
+        }
+        let text = "runtime: { threads: '${PORT}', work_stealing: \"${NONE:-true}\" }\nupstreams: { '${PORT}': [a:1] }";
+        let sample: Sample = Document::from_text("a", text, &env).unwrap().deserialize(&Issues::default()).unwrap();
+        assert_eq!((sample.runtime.threads, sample.runtime.work_stealing), (Some(8080), true));
+        assert!(sample.upstreams.contains_key("${PORT}"));
+    }
+
+    #[test]
+    fn all_variables_that_are_not_set_are_told() {
+        let report = told(&[("a.yaml", "listeners: ['${A}', 'x${B}']\nsites:\n  - proxy: ${C}\n")]);
+        for told in [
+            "`A` is not set",
+            "`B` is not set",
+            "`C` is not set",
+            "a.yaml:3:12 (sites[0].proxy)",
+            "`${A:-…}`",
+            "3 errors",
+        ] {
+            assert!(report.contains(told), "{report}");
+        }
+    }
+
+    #[test]
+    fn a_number_keeps_the_form_it_is_written_in_when_text_is_asked_for() {
+        let sample =
+            read(&[("a.yaml", "sites: [filters: [headers: { V: 1.10, E: 1e3, B: 0.10000000000000000000001, I: 7 }]]")]);
+        let Filter::Headers(headers) = &sample.sites[0].filters[0] else { panic!("{sample:?}") };
+        let written: Vec<_> = headers.values().map(String::as_str).collect();
+        assert_eq!(written, ["0.10000000000000000000001", "1e3", "7", "1.10"]);
+    }
+
+    #[test]
+    fn included_files_are_joined() {
+        let files = [
+            (
+                "main.yaml",
+                "include: [sites/*.yaml, more.yaml]\nlisteners: [a]\nupstreams: { x: [x:1] }\nsites:\n  - hosts: main\n",
+            ),
+            ("sites/b.yaml", "sites: [{ hosts: b }]"),
+            ("sites/a.yaml", "sites: [{ hosts: a }]\nupstreams: { a: [a:1] }\ninclude: deep/*.yaml"),
+            ("sites/deep/d.yaml", "listeners: [d]\nsites: [{ hosts: d }]"),
+            ("sites/.#a.yaml", "nonsense: ["),
+            ("sites/none.yaml", "# nothing yet\n"),
+            ("more.yaml", "runtime: { threads: 2 }\ninclude: none/*.yaml"),
+        ];
+        let sample = read(&files);
+        let hosts: Vec<&str> = sample.sites.iter().map(|site| &*site.hosts[0]).collect();
+        assert_eq!(hosts, ["main", "a", "d", "b"]);
+        assert_eq!(*sample.listeners, ["a", "d"]);
+        assert_eq!(sample.upstreams.keys().collect::<Vec<_>>(), ["a", "x"]);
+        assert_eq!(sample.runtime.threads, Some(2));
+        let folder = folder(&files);
+        let document = Document::read_with(&folder.path().join("main.yaml"), &no_env).unwrap();
+        let names = ["main.yaml", "sites", "sites/a.yaml", "sites/deep", "sites/deep/d.yaml", "sites/b.yaml"];
+        let names = names.iter().chain(&["sites/none.yaml", "more.yaml", "none"]);
+        assert_eq!(document.files(), names.map(|name| folder.path().join(name)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_fault_in_an_included_file_is_told_there() {
+        let report = told(&[
+            ("main.yaml", "include: sites/*.yaml\nsites: [{ hosts: [] }, { proxy: 7 }]\n"),
+            ("sites/a.yaml", "sites: [{}]\nupstreams:\n  a: host\n"),
+            ("sites/b.yaml", "sites:\n  - {}\n  - prxy: x\nsite: 1\n"),
+        ]);
+        for place in [
+            "main.yaml:2:33 (sites[1].proxy)",
+            "sites/a.yaml:3:6 (upstreams.a)",
+            "sites/b.yaml:3:5 (sites[1].prxy)",
+            "sites/b.yaml:4:1 (site)",
+            "4 errors",
+        ] {
+            assert!(report.contains(place), "{place}: {report}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_two_files_is_a_fault() {
+        let report = told(&[
+            ("main.yaml", "include: b.yaml\nupstreams:\n  x: [x:1]\nruntime: { threads: 1 }\nlisteners: ':80'\n"),
+            ("b.yaml", "upstreams: { y: [y:1], x: [x:2] }\nruntime: {}\nlisteners: [':81']\n"),
+        ]);
+        for told in [
+            "`upstreams.x` is written in two files\n --> b.yaml:1:24 (upstreams.x)",
+            "hint: keep one of them; the other is in main.yaml:3",
+            "`runtime` is written in two files\n --> b.yaml:2:1",
+            "`listeners` is written in two files\n --> b.yaml:3:1",
+            "3 errors",
+        ] {
+            assert!(report.contains(told), "{told}: {report}");
+        }
+    }
+
+    #[test]
+    fn files_that_include_one_another_end() {
+        for (files, told_as) in [
+            (vec![("a.yaml", "include: a.yaml")], "`a.yaml` includes itself\n --> a.yaml:1:10 (include)"),
+            (
+                vec![("a.yaml", "include: [b.yaml]"), ("b.yaml", "include: a.yaml")],
+                "`a.yaml` includes itself\n --> b.yaml:1:10",
+            ),
+            (
+                vec![("a.yaml", "include: [b.yaml, b.yaml]"), ("b.yaml", "")],
+                "`b.yaml` is included already\n --> a.yaml:1:19 (include[1])",
+            ),
+            (vec![("a.yaml", "include: b.yaml")], "there is no file `b.yaml`\n --> a.yaml:1:10 (include)"),
+            (vec![("a.yaml", "include: b"), ("b/x", "")], "`b` is a folder\n --> a.yaml:1:10 (include)"),
+            (vec![("a.yaml", "include: { x: 1 }")], "`include` takes names of files\n --> a.yaml:1:10"),
+            (vec![("a.yaml", "include: 'x/***'")], "`x/***` is no pattern"),
+        ] {
+            let report = told(&files);
+            assert!(report.contains(told_as), "{told_as}: {report}");
+        }
+        // A pattern that matches its own file means the others.
+        assert_eq!(
+            told(&[("a.yaml", "include: '*.yaml'\nlisteners: [a]"), ("b.yaml", "include: '*.yaml'\nlisteners: [b]")]),
+            ""
+        );
+        let chain: Vec<(String, String)> =
+            (0..20).map(|n| (format!("{n}.yaml"), format!("include: {}.yaml", n + 1))).collect();
+        let chain: Vec<(&str, &str)> = chain.iter().map(|(name, text)| (&**name, &**text)).collect();
+        assert!(told(&chain).contains("files include one another more than 16 deep"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_told() {
+        let missing = Document::read_with(FilePath::new("/nowhere/x.yaml"), &no_env).unwrap_err();
+        let told = "error: there is no file `/nowhere/x.yaml`\n --> /nowhere/x.yaml\nhint: check the name and the working directory\n\n1 error";
+        assert_eq!((missing.to_string(), missing.files()), (told.to_owned(), vec![PathBuf::from("/nowhere/x.yaml")]));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.yaml");
+        fs::write(&path, b"a: 1\nb: \xff\n").unwrap();
+        let broken = Document::read_with(&path, &no_env).unwrap_err().to_string();
+        assert!(broken.contains("not UTF-8 from here on") && broken.contains("a.yaml:2:4\n"), "{broken}");
+        let large = File::create(&path).unwrap();
+        large.set_len(LARGEST + 1).unwrap();
+        assert!(Document::read_with(&path, &no_env).unwrap_err().to_string().contains("larger than 64 MiB"));
+    }
+
+    /// Reads a text through to its report; the report is empty only when the text is a document.
+    fn through(text: &str) -> bool {
+        let issues = Issues::default();
+        match Document::from_text("a.yaml", text, &no_env) {
+            Err(broken) => !broken.report(true).is_empty(),
+            Ok(document) => {
+                let built = document.deserialize::<Sample>(&issues).is_some();
+                built == document.report(issues.into_vec(), false).is_empty()
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_like_yaml_is_a_document_or_has_a_report(
+            text in "(runtime|threads|sites|upstreams|[a-c]|: |, |- |\\[|\\]|\\{|\\}|\n|\n  |\"|'|&a |\\*a|<<: |#|\\||>|\r|\t|é|漢|!x |---|\\?|%|\\$\\{A\\}|1\\.5|0x1f|~){0,50}",
+        ) {
+            prop_assert!(through(&text));
+        }
+
+        #[test]
+        fn any_text_is_a_document_or_has_a_report(text in any::<String>()) {
+            prop_assert!(through(&text));
+        }
+
+        #[test]
+        fn a_document_with_slips_is_a_document_or_has_a_report(
+            slips in prop::collection::vec((0..DOCUMENT.len(), 0_usize..12, "[\\[\\]{}:,\\-#&*!|>'\"%@`\n\t a0é]{0,3}"), 1..6),
+        ) {
+            let mut text = DOCUMENT.to_owned();
+            for (at, length, new) in slips {
+                let start = text.floor_char_boundary(at.min(text.len()));
+                let end = text.ceil_char_boundary((start + length).min(text.len()));
+                text.replace_range(start..end, &new);
+            }
+            prop_assert!(through(&text));
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use serde_yaml::{Mapping, Value};
 
 use super::fault::short;
-use crate::diag::locate::{self, Lines, Outline, Spot};
+use crate::diag::locate::{Lines, Outline, Spot};
 use crate::diag::{Issue, Path, Place, Severity, Step};
 
 /// Tells the value of an environment variable.
@@ -58,12 +58,14 @@ fn syntax(text: &str, fault: &serde_yaml::Error) -> Vec<Told> {
             return told.collect();
         }
     }
-    let start = fault.location().map_or(0, |place| locate::byte_of_character(text, place.index()));
+    let start = fault.location().map_or(0, |place| text.floor_char_boundary(place.index()));
     let here = &text[start..];
     let (message, hint) = if message.contains("more than one document") {
         ("the text holds more than one YAML document", "keep one; further files can be read by `include`")
     } else if message.contains("recursion limit") {
         ("lists or mappings lie too deep in one another", "look for a bracket too many")
+    } else if message.contains("128, expected") {
+        ("the number is too large", "put it in quotes if it is meant as text")
     } else if message.contains("repetition limit") {
         ("an alias stands within its own anchor, or too many aliases in one another", "write out what is meant")
     } else if here.starts_with('\t')

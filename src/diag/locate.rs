@@ -301,11 +301,6 @@ impl<'t> Offsets<'t> {
     }
 }
 
-/// The byte at which the character of this number begins, or the end of the text.
-pub fn byte_of_character(text: &str, character: usize) -> usize {
-    Offsets::of(text).byte(character)
-}
-
 /// Where the lines of a text begin. Lines end as YAML has it: with `\n`, `\r\n` or `\r`.
 pub struct Lines<'t> {
     text: &'t str,
