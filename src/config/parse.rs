@@ -63,11 +63,14 @@ fn syntax(text: &str, fault: &serde_yaml::Error) -> Vec<Told> {
     let (message, hint) = if message.contains("more than one document") {
         ("the text holds more than one YAML document", "keep one; further files can be read by `include`")
     } else if message.contains("recursion limit") {
-        ("lists or mappings lie too deep in one another", "look for a bracket too many")
+        (
+            "lists or mappings lie too deep in one another",
+            "look for a bracket too many, or an alias within its own anchor",
+        )
     } else if message.contains("128, expected") {
         ("the number is too large", "put it in quotes if it is meant as text")
     } else if message.contains("repetition limit") {
-        ("an alias stands within its own anchor, or too many aliases in one another", "write out what is meant")
+        ("aliases stand for too much here", "write out what is meant")
     } else if here.starts_with('\t')
         || (message.contains("cannot start any token") && here.trim_start().starts_with('\t'))
     {
