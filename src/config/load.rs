@@ -22,7 +22,7 @@ use serde_yaml::{Mapping, Value};
 
 pub use super::parse::Env;
 use super::parse::{Told, error, parse};
-use super::value::from_value;
+use super::value::{from_value, scalar_text};
 use crate::diag::locate::{Lines, Outline, Spot};
 use crate::diag::report::{Finding, Source, report};
 use crate::diag::{Issue, Issues, Path, Place, Step};
@@ -336,13 +336,11 @@ impl<'e> Loader<'e> {
     /// Adds the blocks of one file to the document.
     fn join(&mut self, source: usize, top: Mapping) {
         for (key, value) in top {
-            // Other keys have been told by `parse`.
-            let Value::String(name) = &key else { continue };
-            let name = name.clone();
-            match (self.value.get_mut(&key), value) {
+            let name = key_text(&key);
+            match (self.value.get_mut(&*name), value) {
                 (None, value) => {
                     self.document.origins.insert(name.clone(), Origin::of(source, &value, &name));
-                    self.value.insert(key, value);
+                    self.value.insert(Value::String(name), value);
                 }
                 (Some(Value::Sequence(known)), Value::Sequence(more)) => {
                     if let Some(Origin::List(parts)) = self.document.origins.get_mut(&name) {
@@ -362,7 +360,7 @@ impl<'e> Loader<'e> {
         for (key, value) in more {
             let Some(Value::Mapping(known)) = self.value.get_mut(name) else { return };
             let text = key_text(&key);
-            if known.contains_key(&key) {
+            if known.contains_key(&*text) || known.contains_key(&key) {
                 self.tell_twice(source, Path::default().key(name).key(text));
                 continue;
             }
@@ -397,13 +395,9 @@ impl Origin {
     }
 }
 
+/// The text of a key. Only a document that is broken has one without.
 fn key_text(key: &Value) -> String {
-    match key {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Bool(truth) => truth.to_string(),
-        _ => String::new(),
-    }
+    scalar_text(key).unwrap_or_default().into_owned()
 }
 
 fn read(path: &FilePath) -> io::Result<Vec<u8>> {
@@ -531,7 +525,12 @@ hint: write an address or a prefix, as in `10.0.0.0/8`
                 ":3:1 (a)",
                 "keep one of them; the first is in line 1",
             ),
-            ("a: [1, 2\nb: 3\n", "this is not valid YAML: did not find expected `,` or `]`", ":2:2", "check the"),
+            (
+                "a: [1, 2\nb: 3\n",
+                "this is not valid YAML: did not find expected `,` or `]`",
+                ":2:2",
+                "look for a missing comma, or a bracket left open since line 1",
+            ),
             ("a: 1\n\tb: 2\n", "a tab cannot be used here", ":2:1", "indent with spaces"),
             (
                 "hosts: [*.example.com]\n",
@@ -539,11 +538,16 @@ hint: write an address or a prefix, as in `10.0.0.0/8`
                 ":1:10",
                 "put the text in quotes",
             ),
-            ("a: *nowhere\n", "`*` at the beginning of a text means an alias", ":1:4", "put the text in quotes"),
+            ("a: *nowhere\n", "no anchor has the name", ":1:4", "put the text in quotes"),
+            ("a: 1\nb: \"x\nc: 2\n", "the text in quotes does not end", ":2:1", "add the closing quote"),
+            ("a: \u{1}\n", "a control character cannot be used here", ":1:4", "take it out"),
+            ("404: 1\n", "unknown key `404`", ":1:1 (404)", "known keys here"),
+            ("404: 1\n\"404\": 2\n", "the key `404` is written twice", "", "keep one of them"),
+            ("a: |\nx\n", "this is not valid YAML: could not find expected `:`", ":2:2", "check the indentation"),
             ("a: @x\n", "a text cannot begin with this character", ":1:4", "put the text in quotes"),
             ("é: x\na: b: c\n", "there is no room for a `:` here", ":2:5", "check the indentation"),
             ("a: 123456789012345678901234567890\n", "the number is too large", ":1:4", "put it in quotes"),
-            ("a: 1\n---\nb: 2\n", "the text holds more than one YAML document", "", "keep one"),
+            ("a: 1\n---\nb: 2\n", "the text holds more than one YAML document", ":2:1", "keep one"),
             ("a: !secret x\n", "the YAML tag `!secret` has no meaning here", ":1:4 (a)", "write the value without it"),
             ("a: { [x]: 1 }\n", "a key must be text here", ":1:4 (a)", "write `key: value`"),
             ("a: { <<: 1 }\n", "only a mapping can be merged", ":1:10 (a[\"<<\"])", "name the anchor"),

@@ -1,10 +1,12 @@
 //! One text to one YAML value, with `${ENV}` filled in and merge keys (`<<`) merged.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 
 use serde_yaml::{Mapping, Value};
 
 use super::fault::short;
+use super::value::scalar_text;
 use crate::diag::locate::{Lines, Outline, Spot};
 use crate::diag::{Issue, Path, Place, Severity, Step};
 
@@ -42,51 +44,99 @@ pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> Issu
     }
 }
 
+/// What the parser says of a slip, and what to say instead: a part of its sentence, the message, the hint.
+const SLIPS: [(&str, &str, &str); 12] = [
+    ("a tab character", "a tab cannot be used here", "indent with spaces"),
+    (
+        "more than one document",
+        "the text holds more than one YAML document",
+        "keep one; further files can be read by `include`",
+    ),
+    (
+        "recursion limit",
+        "lists or mappings lie too deep in one another",
+        "look for a bracket too many, or an alias within its own anchor",
+    ),
+    ("repetition limit", "aliases stand for too much here", "write out what is meant"),
+    ("128, expected", "the number is too large", "put it in quotes if it is meant as text"),
+    ("control characters are not allowed", "a control character cannot be used here", "take it out"),
+    (
+        "alphabetic or numeric character, while scanning an alias",
+        "`*` at the beginning of a text means an alias",
+        "put the text in quotes, as in `\"*.example.com\"`",
+    ),
+    ("while scanning an alias", "an alias is a `*` and a name", "put the text in quotes if no alias is meant"),
+    ("unknown anchor", "no anchor has the name of this alias", "put the text in quotes if no alias is meant"),
+    ("cannot start any token", "a text cannot begin with this character", "put the text in quotes"),
+    (
+        "mapping values are not allowed",
+        "there is no room for a `:` here",
+        "check the indentation; a text that contains `: ` needs quotes",
+    ),
+    ("while scanning a quoted scalar", "the text in quotes does not end", "add the closing quote"),
+];
+
 /// Words a fault of the parser, and finds where it is.
 fn syntax(text: &str, fault: &serde_yaml::Error) -> Vec<Told> {
-    let message = fault.to_string();
-    if message.contains("duplicate entry") {
-        let twice = Outline::of(text).twice();
-        if !twice.is_empty() {
-            let lines = Lines::of(text);
-            let told = twice.into_iter().map(|twice| {
-                let hint = format!("keep one of them; the first is in line {}", lines.position(twice.first.start).0);
-                let mut issue = error(format!("the key `{}` is written twice", short(&twice.key)), hint);
-                (issue.path, issue.place) = (twice.path.key(twice.key), Place::Key);
-                (Some(twice.again), issue)
-            });
-            return told.collect();
+    let said = fault.to_string();
+    if said.contains("duplicate entry") {
+        let told = twice(text);
+        if !told.is_empty() {
+            return told;
         }
     }
-    let start = fault.location().map_or(0, |place| text.floor_char_boundary(place.index()));
-    let here = &text[start..];
-    let (message, hint) = if message.contains("more than one document") {
-        ("the text holds more than one YAML document", "keep one; further files can be read by `include`")
-    } else if message.contains("recursion limit") {
-        (
-            "lists or mappings lie too deep in one another",
-            "look for a bracket too many, or an alias within its own anchor",
-        )
-    } else if message.contains("128, expected") {
-        ("the number is too large", "put it in quotes if it is meant as text")
-    } else if message.contains("repetition limit") {
-        ("aliases stand for too much here", "write out what is meant")
-    } else if here.starts_with('\t')
-        || (message.contains("cannot start any token") && here.trim_start().starts_with('\t'))
-    {
-        ("a tab cannot be used here", "indent with spaces")
-    } else if message.contains("alias") || message.contains("unknown anchor") {
-        ("`*` at the beginning of a text means an alias", "put the text in quotes, as in `\"*.example.com\"`")
-    } else if message.contains("cannot start any token") {
-        ("a text cannot begin with this character", "put the text in quotes")
-    } else if message.contains("mapping values are not allowed") {
-        ("there is no room for a `:` here", "check the indentation; a text that contains `: ` needs quotes")
-    } else {
-        let parser = message.split(" at line ").next().unwrap_or_default().replace('\'', "`");
-        let hint = "check the indentation, quotes and brackets here and in the line before";
-        return vec![(Some(Spot { start, end: start }), error(format!("this is not valid YAML: {parser}"), hint))];
+    let ends = text.trim_end().len();
+    let start = text.floor_char_boundary(place(text, fault, &said).min(ends));
+    let slip = SLIPS.iter().find(|(part, ..)| said.contains(part));
+    let tab = text[start..].trim_start_matches([' ', '\n', '\r']).starts_with('\t');
+    let issue = match slip {
+        Some(("cannot start any token", ..)) if tab => error("a tab cannot be used here", "indent with spaces"),
+        Some((_, message, hint)) => error(*message, *hint),
+        None => {
+            let parser = said.split(" at line ").next().unwrap_or_default().replace('\'', "`");
+            let hint = match said.contains("while parsing a flow").then(|| last_line(&said)).flatten() {
+                Some(line) => format!("look for a missing comma, or a bracket left open since line {line}"),
+                None => "check the indentation, quotes and brackets here and in the line before".to_owned(),
+            };
+            error(format!("this is not valid YAML: {parser}"), hint)
+        }
     };
-    vec![(Some(Spot { start, end: start }), error(message, hint))]
+    vec![(Some(Spot { start, end: start }), issue)]
+}
+
+/// The byte that the parser's sentence is about.
+fn place(text: &str, fault: &serde_yaml::Error, said: &str) -> usize {
+    if said.contains("while scanning a quoted scalar")
+        && said.contains("end of stream")
+        && let Some(line) = last_line(said)
+    {
+        // Not the end of the text, where the parser gave up, but the line where the quotes open.
+        return Lines::of(text).start(line);
+    }
+    if said.contains("more than one document") {
+        return text.rfind("\n---").map_or(0, |at| at + 1);
+    }
+    if let Some(position) = said.rsplit_once("at position ").and_then(|(_, position)| position.parse().ok()) {
+        return position;
+    }
+    fault.location().map_or(0, |place| place.index())
+}
+
+/// The last line that the parser's sentence names: where what it was reading begins.
+fn last_line(said: &str) -> Option<usize> {
+    said.rsplit_once("at line ")?.1.split(' ').next()?.parse().ok()
+}
+
+/// Keys that stand twice in one mapping.
+fn twice(text: &str) -> Vec<Told> {
+    let lines = Lines::of(text);
+    let told = Outline::of(text).twice().into_iter().map(|twice| {
+        let hint = format!("keep one of them; the first is in line {}", lines.position(twice.first.start).0);
+        let mut issue = error(format!("the key `{}` is written twice", short(&twice.key)), hint);
+        (issue.path, issue.place) = (twice.path.key(twice.key), Place::Key);
+        (Some(twice.again), issue)
+    });
+    told.collect()
 }
 
 /// Goes through all values of a text.
@@ -120,12 +170,16 @@ impl Settling<'_> {
             }
             Value::Mapping(mapping) => {
                 for (key, item) in mapping.iter_mut() {
-                    match key {
-                        Value::String(key) => self.below(Step::Key(key.as_str().into()), item),
-                        Value::Number(key) => self.below(Step::Key(key.to_string().into()), item),
-                        Value::Bool(key) => self.below(Step::Key(key.to_string().into()), item),
-                        _ => self.tell("a key must be text here", "write `key: value`".to_owned()),
+                    match scalar_text(key) {
+                        Some(key) => self.below(Step::Key((&*key).into()), item),
+                        None => self.tell("a key must be text here", "write `key: value`".to_owned()),
                     }
+                }
+                // To YAML `404` and `"404"` are two keys, to the document they are one.
+                let mut seen = HashSet::new();
+                let again = mapping.keys().filter_map(scalar_text).find(|key| !seen.insert(key.clone()));
+                if let Some(key) = again {
+                    self.tell(format!("the key `{}` is written twice", short(&key)), "keep one of them".to_owned());
                 }
                 self.merge(mapping);
             }

@@ -83,7 +83,7 @@ struct Node<'v> {
 }
 
 /// A scalar key or value as text: `404`, `true`.
-fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
+pub(super) fn scalar_text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
         Value::Number(number) => Some(Cow::Owned(number.to_string())),

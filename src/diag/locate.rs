@@ -326,10 +326,14 @@ impl<'t> Lines<'t> {
         (line, self.text[self.starts[line - 1]..byte].chars().count() + 1)
     }
 
+    /// The byte at which a line begins, counted from 1.
+    pub fn start(&self, line: usize) -> usize {
+        line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or(self.text.len())
+    }
+
     /// The text of a line, counted from 1, without its end.
     pub fn line(&self, line: usize) -> &'t str {
-        let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or(self.text.len());
-        self.text[start..].split(['\n', '\r']).next().unwrap_or_default()
+        self.text[self.start(line)..].split(['\n', '\r']).next().unwrap_or_default()
     }
 }
 
