@@ -36,6 +36,16 @@ pub fn key(text: &str, at: &Scope<'_>) -> Option<HeaderName> {
     name(text).map_err(|(fault, mend)| at.error_key(fault, Some(mend.into()))).ok()
 }
 
+/// The text as a media type, `type/subtype` and parameters; else a fault at `at`.
+pub fn media_type(text: &str, at: &Scope<'_>) -> Option<HeaderValue> {
+    let value = HeaderValue::from_str(text.trim()).ok();
+    let value = value.filter(|_| text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty()));
+    if value.is_none() {
+        at.error_hint(format!("`{text}` is no media type"), "write one as in `text/html; charset=utf-8`");
+    }
+    value
+}
+
 /// The value of a field, compiled.
 #[derive(Clone, Debug)]
 pub enum Value {

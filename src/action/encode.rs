@@ -122,7 +122,7 @@ mod tests {
             prop_assert!(clean.starts_with('/') && !clean.starts_with("//"));
             prop_assert!(clean.bytes().all(|byte| byte.is_ascii_graphic()));
             prop_assert!(!clean.split('/').any(|segment| dots(segment) > 0));
-            prop_assert_eq!(path(clean.as_bytes()), clean.clone());
+            prop_assert_eq!(path(clean.as_bytes()), clean);
         }
     }
 }

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::respond::media_type;
 use crate::diag::Scope;
+use crate::field;
 
 /// Pages for the errors that the gateway itself answers with: by status (`502`), by class (`4xx`, `5xx`), or `default`;
 /// the most exact one is taken. A route's block adds to that of its site, and wins where both have the same key.
@@ -163,7 +163,7 @@ impl ErrorPages {
             let at = at.key(&name);
             let page = match page {
                 Page::Inline(Inline { body, content_type }) => {
-                    (media_type(content_type, &at.key("content_type"))?, Bytes::copy_from_slice(body.as_bytes()))
+                    (field::media_type(content_type, &at.key("content_type"))?, Bytes::copy_from_slice(body.as_bytes()))
                 }
                 Page::File(path) => read(path, folder, &at)?,
             };

@@ -166,18 +166,8 @@ fn content_type(config: &Fields, at: &Scope<'_>) -> Option<Option<HeaderValue>> 
             at.key("content_type").error_hint("the headers have a `Content-Type` too", "keep one of the two");
             None
         }
-        Some(text) => media_type(text, &at.key("content_type")).map(Some),
+        Some(text) => field::media_type(text, &at.key("content_type")).map(Some),
     }
-}
-
-/// The text as a media type, `type/subtype` and parameters; else a fault at `at`.
-pub(super) fn media_type(text: &str, at: &Scope<'_>) -> Option<HeaderValue> {
-    let value = HeaderValue::from_str(text.trim()).ok();
-    let value = value.filter(|_| text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty()));
-    if value.is_none() {
-        at.error_hint(format!("`{text}` is no media type"), "write one as in `text/html; charset=utf-8`");
-    }
-    value
 }
 
 #[cfg(test)]

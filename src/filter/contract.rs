@@ -5,9 +5,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use crate::diag::Scope;
 use crate::exchange::{Exchange, Facts};
 use crate::keep::Keep;
 use crate::reply::Reply;
@@ -22,6 +24,15 @@ pub struct BuildContext<'a> {
     /// Whose filters these are, as [`RouteStats::key`](crate::observe::RouteStats::key) says it; a site's own have an
     /// empty route.
     pub owner: &'a str,
+}
+
+/// A filter as it is written, of whatever kind: the registry's `Config`.
+pub trait Build {
+    /// The filter's name, as it is written.
+    fn name(&self) -> &'static str;
+
+    /// Compiles the filter; reports what is wrong with it below `at` (the place of the list's item).
+    fn build(&self, context: &BuildContext<'_>, at: &Scope<'_>) -> Option<Arc<dyn Filter>>;
 }
 
 /// When a filter wants to be called.
