@@ -10,8 +10,8 @@
 //!  7  gateway                          Config -> Snapshot, one atomic pointer
 //!  6  config                           the whole document
 //!  5  route    listen                  compose features
-//!  4  filter   upstream                features: siblings that never import one another
-//!  3  template observe                 tools with some size
+//!  4  filter   action   upstream       features: siblings that never import one another
+//!  3  field    template observe        tools with some size (`field` builds on `template`)
 //!  2  exchange                         the facts of one request
 //!  1  units    diag    keep    reply   the ground
 //! ```
@@ -19,11 +19,13 @@
 //! To follow a request, open `proxy/mod.rs`; to follow a document, open `gateway/compile.rs`.
 //! `ARCHITECTURE.md` has the whole map, and `CONTRIBUTING.md` says where each kind of change goes.
 
+pub mod action;
 pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod diag;
 pub mod exchange;
+pub mod field;
 pub mod filter;
 pub mod gateway;
 pub mod keep;

@@ -5,11 +5,35 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use crate::diag::Scope;
 use crate::exchange::{Exchange, Facts};
+use crate::keep::Keep;
 use crate::reply::Reply;
+
+/// What a filter may need of its surroundings to compile itself.
+#[derive(Clone, Copy)]
+pub struct BuildContext<'a> {
+    /// The names that the route's path gives to templates; none for the filters of a site.
+    pub captures: &'a [Box<str>],
+    /// What outlives a reload: counters, buckets.
+    pub keep: &'a Keep,
+    /// Whose filters these are, as [`RouteStats::key`](crate::observe::RouteStats::key) says it; a site's own have an
+    /// empty route.
+    pub owner: &'a str,
+}
+
+/// A filter as it is written, of whatever kind: the registry's `Config`.
+pub trait Build {
+    /// The filter's name, as it is written.
+    fn name(&self) -> &'static str;
+
+    /// Compiles the filter; reports what is wrong with it below `at` (the place of the list's item).
+    fn build(&self, context: &BuildContext<'_>, at: &Scope<'_>) -> Option<Arc<dyn Filter>>;
+}
 
 /// When a filter wants to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +76,9 @@ pub trait Filter: Send + Sync {
     /// The phases in which it wants to be called.
     fn phases(&self) -> &'static [Phase];
 
-    /// Looks at a request, may change its head, and decides.
-    fn request<'a>(&'a self, head: &'a mut RequestHeader, exchange: &'a mut Exchange) -> Flow<'a> {
-        let _ = (head, exchange);
+    /// Looks at a request, may change its head, and decides. `route` is the name of the route taken.
+    fn request<'a>(&'a self, head: &'a mut RequestHeader, exchange: &'a mut Exchange, route: &'a str) -> Flow<'a> {
+        let _ = (head, exchange, route);
         Flow::CONTINUE
     }
 
