@@ -15,14 +15,16 @@ help: ## Lists the targets
 setup:
 	@scripts/setup
 
+# The development profile: it optimises the dependencies a little, builds in a fraction of the time that a release takes,
+# and `make test` finds everything built already.
 demo: setup ## Builds quickly, starts three origins and a gateway, says what to try with curl
 	@echo "building (a few minutes the first time; later a moment)"
-	@$(CARGO) build --quiet --profile demo --bin edgeway
-	@exec target/demo/edgeway demo $(ARGS)
+	@$(CARGO) build --locked --bin edgeway
+	@exec target/debug/edgeway demo $(ARGS)
 
-run: setup ## Serves FILE (conf/demo.yaml) with the quick build
-	@$(CARGO) build --quiet --profile demo --bin edgeway
-	@exec target/demo/edgeway run $(FILE) $(ARGS)
+run: setup ## Serves FILE (conf/demo.yaml) with the development build
+	@$(CARGO) build --locked --quiet --bin edgeway
+	@exec target/debug/edgeway run $(FILE) $(ARGS)
 
 build: setup ## Builds target/release/edgeway as it is shipped: slow to build, fast to run
 	$(CARGO) build --release --locked --bin edgeway
