@@ -143,6 +143,21 @@ def answers(port, path):
         connection.close()
 
 
+def expect(server, path, size):
+    """A fast wrong answer must not win: the body has to come through whole."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    finally:
+        connection.close()
+    if response.status != 200 or len(body) != size:
+        raise SystemExit(
+            f"scripts/bench: {server.name} answers {path} with {response.status} and {len(body)} bytes, not {size}"
+        )
+
+
 def origin(folder, core):
     """The origin: nginx, which answers 1 KiB from memory and 10 MiB from a file."""
     port = free_port()
@@ -187,8 +202,12 @@ http {{
     return [find_program("nginx"), "-p", str(home), "-e", f"{home}/error.log", "-c", str(config)]
 
 
-def nginx(name, folder, core, origin_port, logging):
+def nginx(name, folder, core, origin_port, logging, large_buffers=False):
+    """With the buffers it has by default (8 of a page, then a file), or with such as large bodies are better served by."""
     port = free_port()
+    buffers = ""
+    if large_buffers:
+        buffers = "proxy_buffer_size 16k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;"
     log = "access_log off;"
     if logging:
         log = f"access_log {folder}/{name}.access.log all buffer=64k flush=1s;"
@@ -218,6 +237,7 @@ def nginx(name, folder, core, origin_port, logging):
             proxy_set_header X-Forwarded-Host $http_host;
             proxy_set_header X-Forwarded-Port $server_port;
             proxy_set_header X-Request-Id $request_id;
+            {buffers}
             proxy_hide_header X-Powered-By;
             add_header X-Edge bench;
         }}
