@@ -49,7 +49,7 @@ bench-load: build ## CPU per request beside nginx and HAProxy; options in ARGS
 	@scripts/bench $(ARGS)
 
 perf: build ## Where the CPU time goes while serving 1 KiB responses
-	@scripts/setup bench
+	@scripts/setup bench perf
 	@scripts/bench --perf $(ARGS)
 
 pgo: ## A profile-guided build in target/pgo, and what it gains

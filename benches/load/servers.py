@@ -28,7 +28,7 @@ def free_port():
 def find_program(name):
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
     if not found:
-        raise SystemExit(f"scripts/bench: `{name}` is not here; `scripts/setup bench` installs it")
+        raise SystemExit(f"scripts/bench: `{name}` is not here; `scripts/setup bench perf` installs it")
     return found
 
 
