@@ -19,12 +19,10 @@ setup:
 # and `make test` finds everything built already.
 demo: setup ## Builds quickly, starts three origins and a gateway, says what to try with curl
 	@echo "building (a few minutes the first time; later a moment)"
-	@$(CARGO) build --locked --bin edgeway
-	@exec target/debug/edgeway demo $(ARGS)
+	@exec $(CARGO) run --locked --bin edgeway -- demo $(ARGS)
 
 run: setup ## Serves FILE (conf/demo.yaml) with the development build
-	@$(CARGO) build --locked --quiet --bin edgeway
-	@exec target/debug/edgeway run $(FILE) $(ARGS)
+	@exec $(CARGO) run --locked --quiet --bin edgeway -- run $(FILE) $(ARGS)
 
 build: setup ## Builds target/release/edgeway as it is shipped: slow to build, fast to run
 	$(CARGO) build --release --locked --bin edgeway

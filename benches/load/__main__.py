@@ -42,7 +42,8 @@ def main():
     chosen = arguments()
     proxy_core, load_core = cores(chosen.cores)
     binaries = {}
-    for text in chosen.edgeway or ["target/release/edgeway"]:
+    built = os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "release", "edgeway")
+    for text in chosen.edgeway or [built]:
         label, _, path = text.rpartition("=")
         binaries[label or "edgeway"] = Path(path)
     names = chosen.only.split(",") if chosen.only else [*binaries, *OTHERS]
