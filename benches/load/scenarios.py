@@ -1,0 +1,226 @@
+"""The scenarios: each says what it runs, runs it in interleaved rounds, and gives rows for the report."""
+
+import resource
+import socket
+import statistics
+import time
+from dataclasses import dataclass
+
+import measure
+import servers
+
+ROUTES = 10_000
+
+
+@dataclass
+class Setting:
+    """What the command line asked for."""
+
+    folder: object
+    names: list  # `edgeway`, `nginx`, `haproxy`, and labels of further binaries
+    binaries: dict  # label -> path
+    rounds: int
+    seconds: int
+    proxy_core: int
+    load_core: int
+    origin_port: int = 0
+
+
+def build(setting, name, label, logging=False, sites=None):
+    """The server `name`, under a label that is unique in this run."""
+    folder, core, port = setting.folder, setting.proxy_core, setting.origin_port
+    if name in setting.binaries:
+        return servers.edgeway(label, folder, core, port, logging, setting.binaries[name], sites)
+    return getattr(servers, name)(label, folder, core, port, logging)
+
+
+def rounds(setting, scenario, targets, path, connections, headers=(), script=None):
+    """Runs all targets in turn, round after round, so that whatever else the machine does meets all of them alike."""
+    runs = {target.name: [] for target in targets}
+
+    def one(target, seconds):
+        return measure.load(target, setting.load_core, path, connections, seconds, headers, script)
+
+    try:
+        for target in targets:
+            target.start()
+            if not script:  # a script has paths of its own; what is refused there is counted as an error
+                servers.expect(target, path, servers.BODY_10M if path == "/10m" else len(servers.BODY_1K))
+            one(target, 1)  # warm: pools filled, memory taken
+        for number in range(setting.rounds):
+            for target in targets:
+                run = one(target, setting.seconds)
+                runs[target.name].append(run)
+                print(
+                    f"  {scenario} {number + 1}/{setting.rounds} {target.name:<24} {run.cpu_us:9.2f} us/request"
+                    f" {run.per_second:9.0f}/s" + (f"  {run.errors} ERRORS" if run.errors else ""),
+                    flush=True,
+                )
+    finally:
+        for target in targets:
+            target.stop()
+    return [row(scenario, target, runs[target.name]) for target in targets]
+
+
+def row(scenario, target, runs):
+    def middle(what):
+        return statistics.median(getattr(run, what) for run in runs)
+
+    return {
+        "scenario": scenario,
+        "server": target.name,
+        "cpu_us": round(middle("cpu_us"), 2),
+        "cpu_us_rounds": [round(run.cpu_us, 2) for run in runs],
+        "per_second": round(middle("per_second"), 1),
+        "p50_ms": round(middle("p50_ms"), 3),
+        "p99_ms": round(middle("p99_ms"), 3),
+        "errors": sum(run.errors for run in runs),
+    }
+
+
+def keepalive_1k(setting):
+    plain = [build(setting, name, name) for name in setting.names]
+    logged = [build(setting, name, f"{name}+log", logging=True) for name in setting.names]
+    return rounds(setting, "keepalive-1k", plain + logged, "/", 48)
+
+
+def connection_per_request(setting):
+    targets = [build(setting, name, name) for name in setting.names]
+    return rounds(setting, "connection-per-request", targets, "/", 32, ["Connection: close"])
+
+
+def body_10m(setting):
+    targets = [build(setting, name, name) for name in setting.names]
+    if "nginx" in setting.names:
+        # Its default buffers are small, and cost it most of its time here: the comparison shows both.
+        targets.append(servers.nginx(
+            "nginx+buffers", setting.folder, setting.proxy_core, setting.origin_port, logging=False, large_buffers=True
+        ))
+    return rounds(setting, "body-10m", targets, "/10m", 4)
+
+
+def idle_memory(setting, connections=5000, before=200):
+    """What one keep-alive connection holds after its first request: resident memory over the number of connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + before + 256
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+        connections = min(connections, min(wanted, hard) - before - 256)
+    rows = []
+    for name in setting.names:
+        target, opened = build(setting, name, f"{name}.idle"), []
+        try:
+            target.start()
+            # The first ones fill what is taken once, whatever comes: pools, arenas, buffers of the process.
+            opened += [connect_and_ask(target.port) for _ in range(before)]
+            first = settled(target.process)
+            opened += [connect_and_ask(target.port) for _ in range(connections)]
+            last = settled(target.process)
+        finally:
+            for connection in opened:
+                connection.close()
+            target.stop()
+        each = (last - first) / connections
+        print(f"  idle-memory {name:<10} {each:6.2f} KiB a connection ({first} -> {last} KiB)", flush=True)
+        rows.append({
+            "scenario": "idle-memory",
+            "server": name,
+            "connections": connections,
+            "kib_per_connection": round(each, 2),
+            "rss_kib_before": first,
+            "rss_kib_after": last,
+        })
+    return rows
+
+
+def connect_and_ask(port):
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench\r\n\r\n")
+    answer = b""
+    while b"\r\n\r\n" not in answer or len(answer) < answer.index(b"\r\n\r\n") + 4 + len(servers.BODY_1K):
+        piece = connection.recv(65536)
+        if not piece:
+            raise SystemExit(f"scripts/bench: a connection was closed early after {answer[:200]!r}")
+        answer += piece
+    if not answer.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"scripts/bench: an unexpected answer: {answer[:200]!r}")
+    return connection
+
+
+def settled(process):
+    """Resident memory once it has stopped changing; 3 s at most."""
+    last = measure.resident_kib(process)
+    for _ in range(15):
+        time.sleep(0.2)
+        now = measure.resident_kib(process)
+        if now == last:
+            break
+        last = now
+    return last
+
+
+def many_routes(setting):
+    """The same requests through one route, through 10,000 hosts, and through 10,000 paths on one host."""
+    own = [name for name in setting.names if name in setting.binaries]
+    if not own:
+        print("  many-routes: only edgeway has this scenario", flush=True)
+        return []
+    documents = {
+        "1-route": "sites:\n  - routes:\n      - { name: only, match: /*, proxy: origin }\n",
+        "10000-hosts": "sites:\n" + "".join(
+            f"  - {{ hosts: [h{number}.bench.test], routes: [{{ match: /*, proxy: origin }}] }}\n"
+            for number in range(ROUTES)
+        ),
+        "10000-paths": "sites:\n  - routes:\n" + "".join(
+            f"      - {{ match: /p{number}/*, proxy: origin }}\n" for number in range(ROUTES)
+        ),
+    }
+    script = setting.folder / "many.lua"
+    script.write_text(
+        # Made once, before the load: host and path run through all routes in a scattered order.
+        f"""local made, at = {{}}, 0
+init = function()
+    for i = 1, {ROUTES} do
+        local n = (i * 7919) % {ROUTES}
+        made[i] = wrk.format("GET", "/p" .. n .. "/x", {{ Host = "h" .. n .. ".bench.test" }})
+    end
+end
+request = function()
+    at = at % {ROUTES} + 1
+    return made[at]
+end
+"""
+    )
+    rows = []
+    for name in own:
+        prefix = "" if name == "edgeway" else f"{name}:"
+        starts = [start_cost(setting, name, prefix + kind, sites) for kind, sites in documents.items()]
+        targets = [build(setting, name, prefix + kind, sites=sites) for kind, sites in documents.items()]
+        measured = rounds(setting, "many-routes", targets, "/", 48, script=script)
+        rows += [{**row, **start} for row, start in zip(measured, starts)]
+    return rows
+
+
+def start_cost(setting, name, label, sites):
+    """The median of five starts, until /readyz answers, and the memory then."""
+    times, memory = [], []
+    for attempt in range(5):
+        target = build(setting, name, f"{label}.start{attempt}", sites=sites)
+        try:
+            target.start()
+            times.append(target.start_ms)
+            memory.append(measure.resident_kib(target.process))
+        finally:
+            target.stop()
+    cost = {"start_ms": round(statistics.median(times), 1), "rss_mib": round(statistics.median(memory) / 1024, 1)}
+    print(f"  many-routes {label}: ready after {cost['start_ms']} ms, {cost['rss_mib']} MiB", flush=True)
+    return cost
+
+
+ALL = {
+    "keepalive-1k": keepalive_1k,
+    "connection-per-request": connection_per_request,
+    "body-10m": body_10m,
+    "idle-memory": idle_memory,
+    "many-routes": many_routes,
+}
