@@ -52,6 +52,11 @@ where
         (0..threads).map(|n| Self::new(format!("edge-{n}"), 1, Arc::clone(app), Arc::clone(listeners))).collect()
     }
 
+    /// The listeners that it accepts from.
+    pub fn listeners(&self) -> &Arc<Listeners> {
+        &self.listeners
+    }
+
     /// Accepts until [`Listeners::drain`] is called and every loop has ended. Connections live on in tasks of their
     /// own, on the runtime that runs this.
     pub async fn run(&self) {

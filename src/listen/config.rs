@@ -17,13 +17,13 @@ use crate::units::{ByteRate, ByteSize, HumanDuration, OneOrMany};
 #[schemars(rename = "Listener", transform = or_text)]
 pub struct Config {
     /// Where to listen: `127.0.0.1:80`, `:80` (every address, IPv4 and IPv6), `[::1]:80` or `unix:/path`; or a list of
-    /// these. Clients of a Unix socket count as `127.0.0.1` nowhere: they have no address, and no limit per client.
+    /// these. Clients of a Unix socket have no address, so no limit per client holds for them.
     pub address: OneOrMany<Address>,
     /// How long clients of this listener may take.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// The slowest pace at which a client may take a response, as in `1KiB/s`; it then takes the place of
-    /// `timeouts.write`. 0 (the default): any pace. HTTP/1 only.
+    /// The slowest pace at which a client may take a response, as in `1KiB/s`; 0 (the default): any pace
+    /// that keeps to `timeouts.write`. HTTP/1 only.
     #[serde(default)]
     pub min_send_rate: SendRate,
     /// Whether a client may begin with HTTP/2 at once, without TLS (prior knowledge, RFC 9113 3.3). Default: true.

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
@@ -68,6 +68,7 @@ impl Waiter<'_> {
         // Both are made only when there is something to wait for.
         let mut deadline = None;
         let mut mark = None;
+        let mut waiting = true;
         poll_fn(|cx| {
             loop {
                 match poll_read_through(stream, cx, |bytes| head.take(bytes)) {
@@ -75,16 +76,17 @@ impl Waiter<'_> {
                         if let Some(incoming) = head.look(rules.limit) {
                             return Poll::Ready(incoming);
                         }
-                        if !head.bytes.is_empty() && mark.take().is_some() {
-                            // The first byte ends the idle time and begins the time for the head.
+                        if waiting && !head.bytes.is_empty() {
+                            // The first byte ends the idle time and begins the time for the head, once.
+                            waiting = false;
                             deadline = None;
+                            mark = None;
                         }
                     }
                     Poll::Ready(_) => return Poll::Ready(Incoming::Closed),
                     Poll::Pending => break,
                 }
             }
-            let waiting = head.bytes.is_empty();
             let mut until = *deadline.get_or_insert_with(|| match rules.fresh {
                 Some(accepted) if waiting => accepted + rules.head,
                 _ if waiting => Instant::now() + rules.idle,
@@ -136,18 +138,31 @@ struct Head {
 }
 
 impl Head {
-    /// Adds what came; empty lines before a request are skipped (RFC 9112 2.2).
+    /// Adds what came.
     fn take(&mut self, bytes: &[u8]) {
-        let skip =
-            if self.bytes.is_empty() { bytes.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count() } else { 0 };
-        self.bytes.extend_from_slice(&bytes[skip..]);
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Empty lines before a request mean nothing (RFC 9112 2.2).
+    fn skip_empty_lines(&mut self) {
+        loop {
+            match self.bytes[..] {
+                [b'\n', ..] => self.bytes.advance(1),
+                [b'\r', b'\n', ..] => self.bytes.advance(2),
+                _ => return,
+            }
+        }
     }
 
     /// What it is, as soon as that is certain.
     fn look(&mut self, limit: usize) -> Option<Incoming> {
-        let first = *self.bytes.first()?;
-        if !is_token(first) {
-            return Some(Incoming::NotHttp);
+        if self.scanned == 0 {
+            self.skip_empty_lines();
+            match self.bytes[..] {
+                [] | [b'\r'] => return None,
+                [first, ..] if !is_token(first) => return Some(Incoming::NotHttp),
+                _ => {}
+            }
         }
         if self.http2 {
             let common = self.bytes.len().min(PREFACE.len());
@@ -214,6 +229,8 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\n\r", false),
             ("GET / HTTP/1.1\r\n\rA: b\r\n", false),
             ("\r\n\r\n", false),
+            ("\r", false),
+            ("\n\r\n\nGET / HTTP/1.1\r\n\r\n", true),
             ("PRI * HTTP/2.0\r\n\r\n", false),
             ("PRI * HTTP/2.0\r\n\r\nGET", true),
             ("PRO * HTTP/2.0\r\n\r\n", true),
@@ -225,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_is_no_http_is_told_by_its_first_byte() {
-        for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\0", b" GET", b"\x80\x2e"] {
+        for bytes in [&b"\x16\x03\x01\x02\x00"[..], b"\0", b" GET", b"\x80\x2e", b"\rGET", b"\r\r\n"] {
             assert_eq!(read(&[bytes], 1024), Some(Incoming::NotHttp));
         }
     }

@@ -57,12 +57,13 @@ where
 
 /// A session that finds its head already read.
 fn open_session(
-    stream: Box<EdgeStream>,
+    mut stream: Box<EdgeStream>,
     connection: &Connection,
     head: BytesMut,
     carried: Option<HttpPersistentSettings>,
 ) -> Option<ServerSession> {
     let settings = &connection.settings;
+    stream.begin_request(&head);
     let mut session = ServerSession::new_http1(stream);
     if let Some(carried) = carried {
         carried.apply_to_session(&mut session);
@@ -74,7 +75,7 @@ fn open_session(
         }
     }
     session.set_read_timeout(Some(settings.body));
-    session.set_write_timeout(Some(settings.write));
+    // No write timeout: the stream has one, and a better one, for it lets a slow client take a large piece.
     session.set_total_drain_timeout(Some(settings.body));
     session.set_min_send_rate(settings.min_send_rate);
     // Parsed in place, without a further copy through the stream.
@@ -135,11 +136,10 @@ async fn refuse(why: &Incoming, stream: &mut EdgeStream, connection: &Connection
     };
     debug!(peer = ?connection.peer, status, "refused before a request was read");
     let reply = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    let told = async {
-        if stream.write_all(reply.as_bytes()).await.is_ok() {
-            stream.close().await;
-        }
-    };
-    // A client that takes nothing is left at once after that.
-    let _ = tokio::time::timeout(connection.settings.write, told).await;
+    // There is more to come, surely.
+    stream.begin_request(&[]);
+    if stream.write_all(reply.as_bytes()).await.is_ok() {
+        // Whatever came of it, the connection ends here.
+        let _ = AsyncWriteExt::shutdown(stream).await;
+    }
 }

@@ -10,7 +10,10 @@ use bytes::Bytes;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
+use pingora::proxy::{ProxyHttp, Session};
 use pingora::server::ShutdownWatch;
+use pingora::services::Service;
+use pingora::upstreams::peer::HttpPeer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -69,10 +72,14 @@ struct Edge {
 
 impl Edge {
     fn start(configs: &[Config], limits: Limits) -> Self {
+        Self::serving(Arc::new(Hello), configs, limits)
+    }
+
+    fn serving<P: HttpServerApp + Send + Sync + 'static>(app: Arc<P>, configs: &[Config], limits: Limits) -> Self {
         let stats = Arc::new(ProcessStats::default());
         let listeners = Listeners::new(limits, Arc::clone(&stats));
         listeners.reconcile(configs).unwrap();
-        let acceptor = Acceptor::new("edge-0", 1, Arc::new(Hello), Arc::clone(&listeners));
+        let acceptor = Acceptor::new("edge-0", 1, app, Arc::clone(&listeners));
         let run = tokio::spawn(async move { acceptor.run().await });
         Self { listeners, stats, run }
     }
@@ -174,6 +181,7 @@ async fn one_connection_serves_many_requests() {
     client.send("\r\nPOST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello").await;
     assert!(client.response().await.0.contains("onnection: close"));
     assert_eq!(client.rest().await, "");
+    drop(client);
     until(|| edge.counts().open.get() == 0).await;
     assert_eq!((edge.counts().accepted.get(), edge.counts().malformed.get()), (1, 0));
     assert_eq!(edge.counts().idle.get(), 0);
@@ -442,4 +450,140 @@ async fn http2_may_be_forbidden() {
     let mut client = edge.connect().await;
     client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     assert!(client.rest().await.starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn workers_on_threads_of_their_own_share_the_listeners() {
+    let stats = Arc::new(ProcessStats::default());
+    let listeners = Listeners::new(Limits::default(), Arc::clone(&stats));
+    listeners.reconcile(&[quick()]).unwrap();
+    let (shutdown, told) = tokio::sync::watch::channel(false);
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let workers: Vec<_> = Acceptor::per_thread(2, &Arc::new(Hello), &listeners)
+        .into_iter()
+        .map(|mut acceptor| {
+            assert_eq!(acceptor.threads(), Some(1));
+            let told = told.clone();
+            std::thread::spawn(move || {
+                runtime().block_on(async move {
+                    acceptor.start_service(None, told, 1).await;
+                    acceptor.listeners().drained(Duration::from_secs(5)).await
+                })
+            })
+        })
+        .collect();
+    runtime().block_on(async {
+        let address = listeners.bound()[0].1.unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            let mut client = Client(TcpStream::connect(address).await.unwrap());
+            assert_eq!(client.get("/").await.1, b"hello");
+            clients.push(client);
+        }
+        until(|| stats.connections.idle.get() == 50).await;
+        shutdown.send_replace(true);
+        for mut client in clients {
+            assert_eq!(client.rest().await, "");
+        }
+    });
+    for worker in workers {
+        assert_eq!(worker.join().unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_comes_before_the_whole_request_is_not_lost() {
+    let edge = Edge::quick();
+    let mut client = edge.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n").await;
+    // More than the buffers of both sides hold: while it is sent, the answer is on its way and the server closes.
+    let (mut read, mut write) = client.0.into_split();
+    let upload = tokio::spawn(async move {
+        for _ in 0..300 {
+            if write.write_all(&[b'x'; 3000]).await.is_err() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        true
+    });
+    let mut reply = Vec::new();
+    within(read.read_to_end(&mut reply)).await.unwrap();
+    assert!(reply.starts_with(b"HTTP/1.1 200 "));
+    assert!(within(upload).await.unwrap(), "the connection was reset");
+}
+
+/// Passes everything on to one address.
+struct Pass(SocketAddr);
+
+#[async_trait]
+impl ProxyHttp for Pass {
+    type CTX = ();
+    fn new_ctx(&self) {}
+    async fn request_filter(&self, session: &mut Session, (): &mut ()) -> pingora::Result<bool> {
+        Connection::of(session).expect("our connection").begin_request();
+        Ok(false)
+    }
+    async fn upstream_peer(&self, _session: &mut Session, (): &mut ()) -> pingora::Result<Box<HttpPeer>> {
+        Ok(Box::new(HttpPeer::new(self.0, false, String::new())))
+    }
+}
+
+#[tokio::test]
+async fn pingoras_proxy_is_served_as_well() {
+    let origin = Edge::quick();
+    let proxy = pingora::proxy::http_proxy(&Arc::default(), Pass(origin.port(0)));
+    let edge = Edge::serving(Arc::new(proxy), &[quick()], Limits::default());
+    let mut client = edge.connect().await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.1, b"hello");
+        assert_eq!(client.get("/big").await.1.len(), 300_000);
+    }
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n").await;
+    client.send(&"x".repeat(100_000)).await;
+    assert_eq!(client.response().await.1, b"hello");
+    assert_eq!(client.rest().await, "", "idle");
+    assert_eq!(edge.counts().idle_timeout.get(), 1);
+
+    let (mut send, _connection) = http2(edge.port(0)).await;
+    assert_eq!(http2_get(&mut send, "/").await.unwrap(), b"hello");
+
+    assert_eq!(edge.counts().malformed.get(), 0);
+    let mut client = edge.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await;
+    assert!(client.rest().await.starts_with("HTTP/1.1 400 "));
+    until(|| edge.counts().malformed.get() == 1).await;
+}
+
+/// Not a test of behaviour: says what an idle keep-alive connection costs. Needs `ulimit -n 8192`.
+#[tokio::test]
+#[ignore = "a measurement: cargo test --lib listen::tests::an_idle -- --ignored --nocapture"]
+async fn an_idle_connection_costs_little() {
+    fn resident_kib() -> i64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+    const CONNECTIONS: i64 = 2000;
+    let mut config = quick();
+    (config.timeouts.head, config.timeouts.idle) = (HumanDuration::secs(30), HumanDuration::secs(60));
+    let edge = Edge::start(&[config], Limits { per_client: usize::MAX, ..Limits::default() });
+    // What the first connections bring about (tables, thread-locals) is not theirs.
+    let mut clients = Vec::with_capacity(4096);
+    for _ in 0..200 {
+        let mut client = edge.connect().await;
+        client.get("/").await;
+        // Blocking sockets cost nothing here; those of tokio would be counted too.
+        clients.push(client.0.into_std().unwrap());
+    }
+    let before = resident_kib();
+    for _ in 0..CONNECTIONS {
+        let mut client = edge.connect().await;
+        client.get("/").await;
+        clients.push(client.0.into_std().unwrap());
+    }
+    until(|| edge.counts().idle.get() == clients.len() as i64).await;
+    let each = (resident_kib() - before) as f64 / CONNECTIONS as f64;
+    println!("{each:.2} KiB per idle connection");
+    assert!(each < 20.0, "{each}");
 }
