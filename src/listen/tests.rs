@@ -555,6 +555,72 @@ async fn pingoras_proxy_is_served_as_well() {
     until(|| edge.counts().malformed.get() == 1).await;
 }
 
+#[test]
+fn accepting_goes_on_after_file_descriptors_ran_out() {
+    // In a process of its own, with few of them.
+    let program = std::env::current_exe().unwrap();
+    let test = "listen::tests::file_descriptors_run_out";
+    let script = format!("ulimit -n 64; exec '{}' --exact {test} --ignored --nocapture", program.display());
+    let done = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+#[ignore = "the inner half of accepting_goes_on_after_file_descriptors_ran_out"]
+async fn file_descriptors_run_out() {
+    let edge = Edge::quick();
+    edge.connect().await.get("/").await;
+    // It connects by the kernel's hand; the server gets no turn before all descriptors are taken.
+    let waits = std::net::TcpStream::connect(edge.port(0)).unwrap();
+    waits.set_nonblocking(true).unwrap();
+    let mut files = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        files.push(file);
+    }
+    until(|| edge.counts().accept_errors.get() > 0).await;
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    let errors = edge.counts().accept_errors.get();
+    assert!((2..=6).contains(&errors), "{errors} tries in 350 ms");
+    drop(files);
+    let mut waits = Client(TcpStream::from_std(waits).unwrap());
+    assert_eq!(waits.get("/").await.1, b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_listeners_change() {
+    let stays = quick();
+    let edge = Edge::start(std::slice::from_ref(&stays), Limits::default());
+    let port = edge.port(0);
+    let clients: Vec<_> = (0..4)
+        .map(|n| {
+            tokio::spawn(async move {
+                let mut client = Client(TcpStream::connect(port).await.unwrap());
+                for round in 0..200 {
+                    if n % 2 == 0 && round % 10 == 0 {
+                        client = Client(TcpStream::connect(port).await.unwrap());
+                    }
+                    assert_eq!(client.get("/").await.1, b"hello");
+                }
+            })
+        })
+        .collect();
+    let listeners = Arc::clone(&edge.listeners);
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = Config::at(Address::Unix(dir.path().join("edge.sock")));
+    let changes = tokio::task::spawn_blocking(move || {
+        for round in 0..20 {
+            other.timeouts.head = millis(300 + round);
+            listeners.reconcile(&[other.clone(), stays.clone()]).unwrap();
+            listeners.reconcile(std::slice::from_ref(&stays)).unwrap();
+        }
+    });
+    within(changes).await.unwrap();
+    for client in clients {
+        within(client).await.unwrap();
+    }
+}
+
 /// Not a test of behaviour: says what an idle keep-alive connection costs. Needs `ulimit -n 8192`.
 #[tokio::test]
 #[ignore = "a measurement: cargo test --lib listen::tests::an_idle -- --ignored --nocapture"]
