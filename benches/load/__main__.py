@@ -59,6 +59,9 @@ def main():
         if name not in scenarios.ALL:
             raise SystemExit(f"scripts/bench: no scenario is named `{name}`; there are: {', '.join(scenarios.ALL)}")
 
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        print(f"note: this machine is busy (load {busy:.1f}); ratios still tell something, throughput does not", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="edgeway-bench-"))
     setting = scenarios.Setting(folder, names, binaries, chosen.rounds, chosen.seconds, proxy_core, load_core)
     origin = servers.origin(folder, load_core)

@@ -14,6 +14,7 @@ def machine(binaries):
         "cpu": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),
+        "load average": f"{os.getloadavg()[2]:.1f} over 15 minutes",
         "nginx": first_line("nginx", "-v"),
         "haproxy": first_line("haproxy", "-v"),
     }
