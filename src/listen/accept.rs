@@ -26,6 +26,9 @@ use super::stream::Wire;
 /// When file descriptors have run out, `accept` fails until some connection ends: no need to spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// A worker that got no handle to a listening socket, for the same reason, tries again after this time.
+const SHARE_AGAIN: Duration = Duration::from_secs(1);
+
 /// Takes connections off the listeners, all of them, and serves them.
 ///
 /// Without work stealing there is one per thread, each with its own handle to the shared listening sockets: whichever
@@ -114,10 +117,13 @@ async fn accept_loop<P>(app: Arc<P>, listener: Arc<Listener>, gate: Arc<Gate>)
 where
     P: HttpServerApp + Send + Sync + 'static,
 {
-    let socket = match listener.socket.share() {
-        Ok(socket) => socket,
-        Err(fault) => {
-            error!(address = %listener.address, %fault, "a worker cannot take part in accepting");
+    let mut stop = listener.stop.subscribe();
+    let socket = loop {
+        match listener.socket.share() {
+            Ok(socket) => break socket,
+            Err(fault) => error!(address = %listener.address, %fault, "this thread cannot accept yet"),
+        }
+        if tokio::time::timeout(SHARE_AGAIN, stop.wait_for(|stop| *stop)).await.is_ok() {
             return;
         }
     };
@@ -125,7 +131,6 @@ where
     // request, then touches no memory that other threads write to.
     let (say, closing) = watch::channel(false);
     let desk = Desk { app, listener: &listener, gate: &gate, closing };
-    let mut stop = listener.stop.subscribe();
     loop {
         let accepted = tokio::select! {
             biased;

@@ -109,7 +109,8 @@ impl EdgeStream {
             // One slice of ours before the caller's: bodies come as one, so more would be a rare gain.
             let first = data.first().map_or(&[][..], |part| part);
             let both = [IoSlice::new(&self.unsent), IoSlice::new(first)];
-            let sent = ready!(poll_wire(&mut self.wire, &mut self.stall, self.patience, &both, cx))?;
+            let parts = if first.is_empty() { &both[..1] } else { &both[..] };
+            let sent = ready!(poll_wire(&mut self.wire, &mut self.stall, self.patience, parts, cx))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -313,9 +314,12 @@ impl Wire {
     }
 
     fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
-            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, parts),
+        match (self, parts) {
+            // One part is cheaper by itself.
+            (Self::Tcp(tcp), [part]) => Pin::new(tcp).poll_write(cx, part),
+            (Self::Unix(unix), [part]) => Pin::new(unix).poll_write(cx, part),
+            (Self::Tcp(tcp), _) => Pin::new(tcp).poll_write_vectored(cx, parts),
+            (Self::Unix(unix), _) => Pin::new(unix).poll_write_vectored(cx, parts),
         }
     }
 
