@@ -4,16 +4,17 @@
 //! The code lies in floors, and a module imports only from floors below its own:
 //!
 //! ```text
-//! 10  cli                              the commands
-//!  9  server                           the process
-//!  8  proxy    admin                   the two faces: clients, operators
-//!  7  gateway                          Config -> Snapshot, one atomic pointer
-//!  6  config                           the whole document
-//!  5  route    listen                  compose features
-//!  4  filter   action   upstream       features: siblings that never import one another
-//!  3  field    template observe        tools with some size (`field` builds on `template`)
-//!  2  exchange                         the facts of one request
-//!  1  units    diag    keep    reply   the ground
+//! 11  cli                                         the commands
+//! 10  server                                      the process
+//!  9  proxy    admin                              the two faces: clients, operators
+//!  8  gateway                                     Config -> Snapshot, one atomic pointer
+//!  7  config                                      the whole document
+//!  6  route    listen                             compose features
+//!  5  filter   action   upstream   forwarded      features: siblings that never import one another
+//!  4  field    observe                            tools with some size: header fields; counters and logs
+//!  3  template                                    text with `${…}` in it
+//!  2  exchange                                    the facts of one request
+//!  1  units    diag     keep       reply          the ground
 //! ```
 //!
 //! To follow a request, open `proxy/mod.rs`; to follow a document, open `gateway/compile.rs`.
@@ -27,6 +28,7 @@ pub mod diag;
 pub mod exchange;
 pub mod field;
 pub mod filter;
+pub mod forwarded;
 pub mod gateway;
 pub mod keep;
 pub mod listen;

@@ -1,9 +1,39 @@
-//! The whole YAML document as types, and how a file becomes one.
+//! `Config`: the whole YAML document as types. Each feature owns the type of its own block.
 
 mod fault;
 pub mod load;
 mod parse;
+pub mod process;
 #[cfg(test)]
 mod sample;
 pub mod schema;
 pub mod value;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{listen, observe, route, upstream};
+
+/// The document: one file, or several joined by `include`.
+///
+/// Text in it may name the environment, `${NAME}` or `${NAME:-default}`, where NAME is in capitals.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The process as a whole.
+    pub runtime: process::Runtime,
+    /// Where operators look in.
+    pub admin: process::Admin,
+    /// Diagnostics and access log.
+    pub log: observe::Config,
+    /// Where clients come in.
+    pub listeners: crate::units::OneOrMany<listen::Config>,
+    /// Groups of backends, by name.
+    pub upstreams: BTreeMap<String, upstream::Config>,
+    /// Which requests go where.
+    pub sites: Vec<route::SiteConfig>,
+    /// More files of the same shape, by path or glob, relative to this file. Lists are appended, maps are joined.
+    pub include: crate::units::OneOrMany<String>,
+}

@@ -10,34 +10,20 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::contract::{Build, BuildContext, Decision, Filter, Flow, Phase};
 use crate::diag::Scope;
 use crate::exchange::{Exchange, Facts};
-use crate::observe::Counter;
+use crate::observe::FilterStats;
 use crate::reply::Reply;
-
-/// What the filters of one kind in one list decided on requests. Kept over reloads by [`FilterStats::key`].
-#[derive(Debug, Default)]
-pub struct FilterStats {
-    /// Requests that went on.
-    pub continued: Counter,
-    /// Requests that the filter answered.
-    pub replied: Counter,
-}
-
-impl FilterStats {
-    /// The key under which `Keep` holds them: the key of the route (see [`BuildContext::owner`]) and the filter's name.
-    pub fn key(owner: &str, filter: &str) -> String {
-        format!("{owner}\n{filter}")
-    }
-}
 
 /// The filters of one route, in the order of the document.
 #[derive(Clone, Default)]
 pub struct Chain {
     request: Box<[Link]>,
     response: Box<[Link]>,
+    names: Box<[&'static str]>,
 }
 
 #[derive(Clone)]
 struct Link {
+    name: &'static str,
     filter: Arc<dyn Filter>,
     stats: Arc<FilterStats>,
 }
@@ -48,14 +34,15 @@ impl Chain {
         let links = configs.iter().enumerate().filter_map(|(index, config)| {
             let filter = config.build(context, &at.index(index))?;
             let stats = context.keep.get_or(&FilterStats::key(context.owner, config.name()), FilterStats::default);
-            Some(Link { filter, stats })
+            Some(Link { name: config.name(), filter, stats })
         });
         Self::of(&links.collect::<Vec<_>>())
     }
 
     fn of(links: &[Link]) -> Self {
         let wanting = |phase| links.iter().filter(|link| link.filter.phases().contains(&phase)).cloned().collect();
-        Self { request: wanting(Phase::Request), response: wanting(Phase::Response) }
+        let names = links.iter().map(|link| link.name).collect();
+        Self { request: wanting(Phase::Request), response: wanting(Phase::Response), names }
     }
 
     /// This chain, and after it `next`: a site's filters, then its route's. In both phases in this order, so that what a
@@ -63,12 +50,26 @@ impl Chain {
     #[must_use]
     pub fn then(&self, next: &Self) -> Self {
         let joined = |first: &[Link], second: &[Link]| first.iter().chain(second).cloned().collect();
-        Self { request: joined(&self.request, &next.request), response: joined(&self.response, &next.response) }
+        Self {
+            request: joined(&self.request, &next.request),
+            response: joined(&self.response, &next.response),
+            names: self.names.iter().chain(&next.names).copied().collect(),
+        }
+    }
+
+    /// The names of all filters, in the order of running.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.names.iter().copied()
     }
 
     /// Whether no filter wants to see a request (then [`Chain::request`] need not be awaited).
     pub fn is_idle_on_requests(&self) -> bool {
         self.request.is_empty()
+    }
+
+    /// Whether no filter wants to see a response.
+    pub fn is_idle_on_responses(&self) -> bool {
+        self.response.is_empty()
     }
 
     /// Lets each filter look at the request, until one answers it.

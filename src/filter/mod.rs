@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::diag::Scope;
-pub use chain::{Chain, FilterStats};
+pub use chain::Chain;
 pub use contract::{Build, BuildContext, Filter};
 
 /// The list of filters. A row `/// doc` and `Name => module,` wants in `module` a `Config` whose
@@ -62,6 +62,7 @@ mod tests {
     use super::*;
     use crate::diag::Issues;
     use crate::keep::Keep;
+    use crate::observe::FilterStats;
 
     #[test]
     fn every_filter_is_written_by_the_name_of_its_file() {

@@ -1,1 +1,207 @@
-//! gateway
+//! `Gateway`: one document compiled to one immutable snapshot behind one atomic pointer.
+//!
+//! [`Gateway::apply`] is the one door for a new document, whoever brings it: all of it is taken, or nothing.
+
+mod compile;
+mod diff;
+pub mod snapshot;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::config::load::Document;
+use crate::config::process::Admin;
+use crate::diag::Issues;
+use crate::keep::Keep;
+use crate::listen::{self, LimitsConfig, Listeners};
+use crate::observe::{Diagnostics, ProcessStats};
+
+pub use compile::{Compiled, Environment};
+use snapshot::Snapshot;
+
+/// A document that was found to be sound, and what it compiles to.
+pub struct Checked {
+    /// The document as types.
+    pub config: Config,
+    /// What it compiles to.
+    pub compiled: Compiled,
+    /// Warnings, as text; empty when there are none.
+    pub warnings: String,
+    /// All files it was read from.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads and compiles a document without putting it in force. The error is the report of its faults.
+pub fn check(path: &Path, colour: bool) -> Result<Checked, String> {
+    let document = Document::read(path).map_err(|broken| broken.report(colour))?;
+    let stats = Arc::default();
+    let environment = Environment { generation: 1, folder: folder(path), keep: &Keep::default(), stats: &stats };
+    check_document(&document, &environment, colour)
+}
+
+/// Compiles a document that was read already.
+pub fn check_document(document: &Document, environment: &Environment<'_>, colour: bool) -> Result<Checked, String> {
+    let issues = Issues::default();
+    let Some(config) = document.deserialize::<Config>(&issues) else {
+        return Err(document.report(issues.into_vec(), colour));
+    };
+    let compiled = compile::compile(&config, environment, &issues);
+    let failed = issues.has_errors();
+    let faults = issues.into_vec();
+    let report = if faults.is_empty() { String::new() } else { document.report(faults, colour) };
+    if failed {
+        return Err(report);
+    }
+    Ok(Checked { config, compiled, warnings: report, files: document.files() })
+}
+
+/// Where relative paths in a document begin: its folder.
+pub fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// What applying a document came to.
+#[derive(Debug)]
+pub struct Applied {
+    /// Which document of this process it is.
+    pub generation: u64,
+    /// Warnings of the document, as text.
+    pub warnings: String,
+    /// What waits for a restart, in words.
+    pub waiting: Vec<String>,
+}
+
+/// What is in force, beside the snapshot.
+struct Current {
+    config: Config,
+    files: Vec<PathBuf>,
+    generation: u64,
+}
+
+/// The running gateway, shared by all that serves.
+pub struct Gateway {
+    snapshot: ArcSwap<Snapshot>,
+    diagnostics: Diagnostics,
+    current: Mutex<Current>,
+    /// What outlives a reload.
+    pub keep: Arc<Keep>,
+    /// What is counted of the whole process.
+    pub stats: Arc<ProcessStats>,
+    /// The sockets by which clients come in.
+    pub listeners: Arc<Listeners>,
+    /// The sockets by which operators look in.
+    pub admin_listeners: Arc<Listeners>,
+    /// When the process began to serve: the time since 1970.
+    pub started_at: Duration,
+}
+
+impl Gateway {
+    /// Binds the sockets of a sound document and makes it the one in force. The error is a report.
+    pub fn start(checked: Checked, keep: Arc<Keep>, stats: Arc<ProcessStats>) -> Result<Arc<Self>, String> {
+        let Checked { config, compiled, files, .. } = checked;
+        let diagnostics = Diagnostics::start(&compiled.level);
+        let listeners = Listeners::new(compiled.limits, Arc::clone(&stats));
+        // Operators' own connections count apart, and stand under no limit that clients could use up.
+        let admin_listeners = Listeners::new(LimitsConfig::default().into(), Arc::default());
+        let sockets = listeners.prepare(&config.listeners).map_err(|faults| bind_report(&faults))?;
+        let admin = prepare_admin(&admin_listeners, &config)?;
+        listeners.commit(sockets);
+        admin_listeners.commit(admin);
+        compiled.snapshot.access_log.start();
+        stats.reloaded_at.set(unix_now().as_secs().cast_signed());
+        Ok(Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(compiled.snapshot),
+            diagnostics,
+            current: Mutex::new(Current { config, files, generation: 1 }),
+            keep,
+            stats,
+            listeners,
+            admin_listeners,
+            started_at: unix_now(),
+        }))
+    }
+
+    /// What is in force now. A request asks once, and keeps what it got.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The files of the document in force.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).files.clone()
+    }
+
+    /// How often those files are looked at; zero: never.
+    pub fn watch_interval(&self) -> Duration {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).config.runtime.watch.0
+    }
+
+    /// Puts a new document in force: all of it, or nothing. The error is the report of its faults. Blocks (files, DNS).
+    pub fn apply(&self, path: &Path) -> Result<Applied, String> {
+        let applied = self.try_apply(path);
+        match &applied {
+            Ok(_) => {
+                self.stats.reloads.inc();
+                self.stats.reloaded_at.set(unix_now().as_secs().cast_signed());
+            }
+            Err(_) => self.stats.reload_failures.inc(),
+        }
+        applied
+    }
+
+    fn try_apply(&self, path: &Path) -> Result<Applied, String> {
+        // One document at a time; requests do not come by here.
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let document = Document::read(path).map_err(|broken| broken.report(false))?;
+        let generation = current.generation + 1;
+        let environment = Environment { generation, folder: folder(path), keep: &self.keep, stats: &self.stats };
+        let checked = check_document(&document, &environment, false)?;
+        let sockets = self.listeners.prepare(&checked.config.listeners).map_err(|faults| bind_report(&faults))?;
+        let admin = prepare_admin(&self.admin_listeners, &checked.config)?;
+        // From here on nothing can fail. New sockets are bound, old ones close after the routes have changed.
+        let Compiled { snapshot, limits, level } = checked.compiled;
+        snapshot.access_log.start();
+        self.diagnostics.set_level(&level);
+        self.listeners.set_limits(limits);
+        self.snapshot.store(Arc::new(snapshot));
+        self.listeners.commit(sockets);
+        self.admin_listeners.commit(admin);
+        let waiting = diff::needs_restart(&current.config, &checked.config);
+        *current = Current { config: checked.config, files: checked.files, generation };
+        Ok(Applied { generation, warnings: checked.warnings, waiting })
+    }
+}
+
+/// The admin sockets. When the default address is taken and nobody asked for it, the gateway runs without.
+fn prepare_admin(listeners: &Listeners, config: &Config) -> Result<listen::Prepared, String> {
+    let wanted = |address: listen::Address| vec![listen::Config::at(address)];
+    match &config.admin {
+        Admin::Nowhere => Ok(listeners.prepare(&[]).map_err(|faults| bind_report(&faults))?),
+        Admin::At(admin) => listeners
+            .prepare(&wanted(admin.listen.clone()))
+            .map_err(|faults| format!("admin: {}", bind_report(&faults))),
+        Admin::Unwritten => {
+            let default = Admin::DEFAULT.parse().map(wanted).unwrap_or_default();
+            listeners.prepare(&default).or_else(|faults| {
+                tracing::warn!(
+                    "no admin endpoint: {}; set `admin` to another address, or to `false`",
+                    bind_report(&faults)
+                );
+                listeners.prepare(&[]).map_err(|faults| bind_report(&faults))
+            })
+        }
+    }
+}
+
+fn bind_report(faults: &[listen::BindFault]) -> String {
+    let lines: Vec<String> = faults.iter().map(|fault| format!("error: {}", fault.message)).collect();
+    lines.join("\n")
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

@@ -187,6 +187,11 @@ impl Listeners {
         }
     }
 
+    /// Whether [`Listeners::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        *self.drained.borrow()
+    }
+
     /// The connections open now, also those whose listener has gone.
     pub fn open_connections(&self) -> usize {
         self.gate.open()

@@ -118,6 +118,22 @@ impl RouteStats {
     }
 }
 
+/// What the filters of one kind in one list decided on requests. Kept over reloads by [`FilterStats::key`].
+#[derive(Debug, Default)]
+pub struct FilterStats {
+    /// Requests that went on.
+    pub continued: Counter,
+    /// Requests that the filter answered.
+    pub replied: Counter,
+}
+
+impl FilterStats {
+    /// The key under which `Keep` holds them: the key of the route ([`RouteStats::key`]) and the filter's name.
+    pub fn key(owner: &str, filter: &str) -> String {
+        format!("{owner}\n{filter}")
+    }
+}
+
 /// What is counted of one backend of one upstream. Kept over reloads by [`BackendStats::key`].
 #[derive(Debug, Default)]
 pub struct BackendStats {

@@ -44,6 +44,7 @@ pub struct Upstream {
     host: HostField,
     keep_server_headers: bool,
     total: Duration,
+    tunnel: Duration,
     // Held, not read: see `Answer::last_good`.
     _last_good: Box<[Arc<LastGood>]>,
 }
@@ -73,6 +74,7 @@ impl Upstream {
             host: host?,
             keep_server_headers: settings.keep_server_headers,
             total: settings.timeouts.total.0,
+            tunnel: settings.timeouts.tunnel.0,
             _last_good: servers.last_good.into(),
         })
     }
@@ -100,6 +102,11 @@ impl Upstream {
     /// How long a request may take in all.
     pub fn total(&self) -> Duration {
         self.total
+    }
+
+    /// How long both sides of an upgraded connection may be silent.
+    pub fn tunnel(&self) -> Duration {
+        self.tunnel
     }
 
     /// Whether clients get the `Server` and `X-Powered-By` of responses.

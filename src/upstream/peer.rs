@@ -69,12 +69,14 @@ impl Timeouts {
                 );
             }
         }
-        for (key, span, limit_key, limit) in [
-            ("connect", self.connect, "total_connect", self.total_connect),
-            ("read", self.read, "total", self.total),
-            ("write", self.write, "total", self.total),
+        let unwritten = Self::default();
+        for (key, span, default, limit_key, limit) in [
+            ("connect", self.connect, unwritten.connect, "total_connect", self.total_connect),
+            ("read", self.read, unwritten.read, "total", self.total),
+            ("write", self.write, unwritten.write, "total", self.total),
         ] {
-            if span > limit && !limit.0.is_zero() {
+            // A default that a shorter limit cuts off is no mistake of anybody's.
+            if span > limit && span != default && !limit.0.is_zero() {
                 at.key(key).warn(
                     format!("`{limit_key}` ends the wait after {limit}, long before {span}"),
                     format!("raise `{limit_key}` too, or lower `{key}`"),

@@ -1,0 +1,29 @@
+//! `/metrics`, `/healthz`, `/readyz`.
+
+use http::StatusCode;
+
+use super::{Admin, Answer};
+use crate::observe::metrics::{self, About};
+
+pub(super) fn metrics(admin: &Admin) -> Answer {
+    let gateway = &admin.gateway;
+    let about =
+        About { version: env!("CARGO_PKG_VERSION"), pingora: "0.9.1", started_at: gateway.started_at.as_secs_f64() };
+    Answer {
+        status: StatusCode::OK,
+        content_type: metrics::CONTENT_TYPE,
+        body: metrics::render(&gateway.stats, &gateway.keep, about).into_bytes(),
+    }
+}
+
+pub(super) fn healthz(_: &Admin) -> Answer {
+    Answer::text(StatusCode::OK, "ok\n".to_owned())
+}
+
+pub(super) fn readyz(admin: &Admin) -> Answer {
+    if admin.gateway.listeners.is_draining() {
+        Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
+    } else {
+        Answer::text(StatusCode::OK, "ready\n".to_owned())
+    }
+}

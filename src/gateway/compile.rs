@@ -1,0 +1,159 @@
+//! `Config` to `Snapshot`: builds each part, resolves the names between them, collects every fault.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::snapshot::Snapshot;
+use crate::config::Config;
+use crate::diag::{Issues, Scope};
+use crate::forwarded::Forwarded;
+use crate::keep::Keep;
+use crate::listen;
+use crate::observe::{Level, ProcessStats};
+use crate::route::{self, Routes};
+use crate::upstream::{self, Resolved, Resolver, Upstream};
+
+/// What compiling needs beside the document.
+pub struct Environment<'a> {
+    /// Which document of this process it is.
+    pub generation: u64,
+    /// Where relative paths of files begin.
+    pub folder: &'a Path,
+    /// What outlives a reload.
+    pub keep: &'a Keep,
+    /// What is counted of the process.
+    pub stats: &'a Arc<ProcessStats>,
+}
+
+/// A document, compiled.
+pub struct Compiled {
+    /// What requests need.
+    pub snapshot: Snapshot,
+    /// The limits of connections.
+    pub limits: listen::Limits,
+    /// How much the gateway tells of itself.
+    pub level: Level,
+}
+
+/// Compiles a document. All faults go to `issues`; the result is of use only if none of them is an error.
+pub fn compile(config: &Config, environment: &Environment<'_>, issues: &Issues) -> Compiled {
+    let keep = environment.keep;
+    let root = issues.root();
+    check_listeners(config, &root);
+    let resolved = resolve(config, keep);
+    let named = build_upstreams(config, &resolved, keep, &root);
+    let mut upstreams: BTreeMap<String, Arc<Upstream>> =
+        named.iter().filter_map(|(name, upstream)| Some((name.clone(), upstream.clone()?))).collect();
+    let (routes, used) = build_routes(config, environment, &named, &mut upstreams, &resolved, issues);
+    warn_of_unused(config, &used, &root);
+    let (level, access_log) = config.log.build(keep, environment.stats, &root.key("log"));
+    let runtime = root.key("runtime");
+    let trusted = &config.runtime.trusted_proxies;
+    let snapshot = Snapshot {
+        generation: environment.generation,
+        routes,
+        forwarded: Forwarded::build(&config.runtime.forwarded, trusted),
+        server: build_server(config.runtime.server_header.as_deref(), &runtime.key("server_header")),
+        access_log,
+        upstreams,
+        drain: config.runtime.drain.0,
+    };
+    let limits = config.runtime.limits.build(trusted.iter().collect(), &runtime.key("limits"));
+    Compiled { snapshot, limits, level }
+}
+
+fn check_listeners(config: &Config, root: &Scope<'_>) {
+    let at = root.key("listeners");
+    if config.listeners.is_empty() {
+        at.error_hint("no listener is given", "say where clients come in, as in `listeners: [\"0.0.0.0:8080\"]`");
+    }
+    listen::check(&config.listeners, &at);
+    if config.sites.is_empty() {
+        root.key("sites")
+            .error_hint("no site is given", "say where requests go, as in `sites: [{ proxy: 127.0.0.1:3000 }]`");
+    }
+}
+
+/// Asks for the addresses of all names at once, before anything needs them.
+fn resolve(config: &Config, keep: &Keep) -> Resolved {
+    let mut names = Vec::new();
+    for upstream in config.upstreams.values() {
+        names.extend(upstream.names());
+    }
+    for site in &config.sites {
+        let routes = site.routes.iter().flatten();
+        let in_place = routes.clone().filter_map(|route| route.proxy.as_ref()).chain(&site.proxy);
+        for upstream in in_place.filter_map(route::target::ProxyConfig::in_place) {
+            names.extend(upstream.names());
+        }
+        let splits = routes.filter_map(|route| route.split.as_ref()).chain(&site.split);
+        for upstream in splits.flat_map(route::target::SplitConfig::in_place) {
+            names.extend(upstream.names());
+        }
+    }
+    Resolver::system().resolve(names, keep)
+}
+
+fn build_upstreams(
+    config: &Config,
+    resolved: &Resolved,
+    keep: &Keep,
+    root: &Scope<'_>,
+) -> BTreeMap<String, Option<Arc<Upstream>>> {
+    let at = root.key("upstreams");
+    let build = |(name, upstream): (&String, &upstream::Config)| {
+        let place = at.key(name);
+        if name.is_empty() || name.contains(|c: char| c == ':' || c == '/' || c.is_whitespace() || c.is_control()) {
+            let hint = "names hold no colon, slash or space, so that they differ from addresses".to_owned();
+            place.error_key(format!("`{}` is no name for an upstream", name.escape_debug()), Some(hint));
+        }
+        (name.clone(), Upstream::build(name, upstream, resolved, keep, &place).map(Arc::new))
+    };
+    config.upstreams.iter().map(build).collect()
+}
+
+fn build_routes(
+    config: &Config,
+    environment: &Environment<'_>,
+    named: &BTreeMap<String, Option<Arc<Upstream>>>,
+    all: &mut BTreeMap<String, Arc<Upstream>>,
+    resolved: &Resolved,
+    issues: &Issues,
+) -> (Routes, BTreeSet<String>) {
+    let &Environment { keep, folder, .. } = environment;
+    let mut in_place = |label: &str, upstream: &upstream::Config, at: &Scope<'_>| {
+        let built = Arc::new(Upstream::build(label, upstream, resolved, keep, at)?);
+        all.insert(label.to_owned(), Arc::clone(&built));
+        Some(built)
+    };
+    let mut context = route::Context { upstreams: named, in_place: &mut in_place, used: BTreeSet::new(), keep, folder };
+    let routes = route::build(&config.sites, &mut context, issues);
+    let used = std::mem::take(&mut context.used);
+    (routes, used)
+}
+
+fn warn_of_unused(config: &Config, used: &BTreeSet<String>, root: &Scope<'_>) {
+    for name in config.upstreams.keys().filter(|name| !used.contains(*name)) {
+        root.key("upstreams").key(name).warn(
+            format!("no route leads to the upstream `{name}`"),
+            format!("remove it, or send requests to it, as in `proxy: {name}`"),
+        );
+    }
+}
+
+fn build_server(text: Option<&str>, at: &Scope<'_>) -> Option<HeaderValue> {
+    let text = text.filter(|text| *text != "none")?;
+    match HeaderValue::from_str(text) {
+        Ok(value) if !text.trim().is_empty() => Some(value),
+        _ => {
+            at.error_hint(
+                format!("`{}` cannot be sent as a header value", text.escape_debug()),
+                "write plain text, or `none`",
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `Snapshot`: all that requests need, immutable, made from one document.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::forwarded::Forwarded;
+use crate::observe::AccessLog;
+use crate::route::{Route, Routes};
+use crate::upstream::Upstream;
+
+/// One document, compiled. A request keeps the snapshot it began under, from its first callback to its last.
+pub struct Snapshot {
+    /// Which document of this process it is, from 1.
+    pub generation: u64,
+    /// The routes, and the table that chooses among them.
+    pub routes: Routes,
+    /// Who the client is, and what backends are told.
+    pub forwarded: Forwarded,
+    /// The `Server` field of responses.
+    pub server: Option<HeaderValue>,
+    /// Where requests are logged.
+    pub access_log: AccessLog,
+    /// The upstreams by name, those in place among them.
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// How long requests under way may take to finish after SIGTERM.
+    pub drain: Duration,
+}
+
+impl Snapshot {
+    /// The route at this position of the table.
+    pub fn route(&self, index: u32) -> Option<&Route> {
+        self.routes.routes.get(index as usize)
+    }
+}

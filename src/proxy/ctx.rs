@@ -1,0 +1,82 @@
+//! `Ctx`: what one request carries through the callbacks.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::exchange::{Exchange, Facts};
+use crate::gateway::snapshot::Snapshot;
+use crate::listen::Connection;
+use crate::route::Route;
+use crate::upstream::{Lease, Tried, Upstream};
+
+/// One request under way.
+pub struct Ctx {
+    /// The snapshot it began under.
+    pub snapshot: Arc<Snapshot>,
+    /// Its connection; `None` only where a test hands in a bare session.
+    pub connection: Option<Arc<Connection>>,
+    /// Its route, as a position in the snapshot.
+    pub route: Option<u32>,
+    /// The facts that filters, templates and logs read.
+    pub exchange: Exchange,
+    /// Where it goes, once that is decided.
+    pub upstream: Option<Arc<Upstream>>,
+    /// The try at a backend that is under way, or was last.
+    pub attempt: Option<Attempt>,
+    /// The backends that were tried in vain.
+    pub tried: Tried,
+    /// When the whole exchange must be over. `None`: not proxied, or upgraded.
+    pub deadline: Option<Instant>,
+}
+
+/// One try at a backend.
+pub struct Attempt {
+    /// The backend's position in its upstream.
+    pub backend: usize,
+    /// Counts the request as under way until it is dropped.
+    pub lease: Option<Lease>,
+    /// When it began.
+    pub began: Instant,
+}
+
+impl Ctx {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            connection: None,
+            route: None,
+            exchange: Exchange::new(),
+            upstream: None,
+            attempt: None,
+            tried: Tried::default(),
+            deadline: None,
+        }
+    }
+
+    /// The route taken.
+    pub fn route(&self) -> Option<&Route> {
+        self.snapshot.route(self.route?)
+    }
+
+    /// The label of the backend that was tried last.
+    pub fn backend(&self) -> &str {
+        match (&self.upstream, &self.attempt) {
+            (Some(upstream), Some(attempt)) => upstream.backends()[attempt.backend].label(),
+            _ => "",
+        }
+    }
+
+    /// All that templates and logs may speak of.
+    pub fn facts<'a>(&'a self, request: &'a RequestHeader, response: Option<&'a ResponseHeader>) -> Facts<'a> {
+        Facts {
+            request,
+            exchange: &self.exchange,
+            response,
+            route: self.route().map_or("", |route| &route.name),
+            upstream: self.upstream.as_ref().map_or("", |upstream| upstream.name()),
+            backend: self.backend(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The way to a backend: who takes the request, what head it gets, how long all may take.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{COOKIE, HOST, HeaderValue};
+use http::{StatusCode, Uri, Version};
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use super::Ctx;
+use super::ctx::Attempt;
+use crate::route::Action;
+
+/// Chooses the backend for this try.
+pub(super) fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    let upgrade = session.is_upgrade_req();
+    let upstream = target(ctx, upgrade)?;
+    let Some(index) = upstream.pick(&ctx.tried) else {
+        return Error::e_explain(ErrorType::HTTPStatus(StatusCode::SERVICE_UNAVAILABLE.as_u16()), "no backend is left");
+    };
+    let now = Instant::now();
+    let remaining = ctx.deadline.map(|deadline| deadline.saturating_duration_since(now));
+    if remaining == Some(Duration::ZERO) {
+        return Error::e_explain(
+            ErrorType::HTTPStatus(StatusCode::GATEWAY_TIMEOUT.as_u16()),
+            "the time for the request is up",
+        );
+    }
+    ctx.exchange.tries += 1;
+    let backend = &upstream.backends()[index];
+    ctx.attempt = Some(Attempt { backend: index, lease: Some(backend.lease()), began: now });
+    Ok(backend.peer(remaining, upgrade))
+}
+
+/// The upstream of the request: drawn once, kept for its retries.
+fn target(ctx: &mut Ctx, upgrade: bool) -> Result<Arc<crate::upstream::Upstream>> {
+    if let Some(upstream) = &ctx.upstream {
+        return Ok(Arc::clone(upstream));
+    }
+    let Some(Action::Proxy(target)) = ctx.route().map(|route| &route.action) else {
+        return Error::e_explain(ErrorType::InternalError, "a request without an upstream was forwarded");
+    };
+    let upstream = Arc::clone(target.pick());
+    ctx.deadline = (!upgrade).then(|| ctx.exchange.started + upstream.total());
+    ctx.upstream = Some(Arc::clone(&upstream));
+    Ok(upstream)
+}
+
+/// Notes how long connecting took.
+pub(super) fn connected(reused: bool, ctx: &mut Ctx) {
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
+    if reused {
+        ctx.exchange.connect_time = Some(Duration::ZERO);
+        return;
+    }
+    let took = attempt.began.elapsed();
+    ctx.exchange.connect_time = Some(took);
+    upstream.backends()[attempt.backend].stats().connect.observe(took);
+}
+
+/// Makes the head that the backend gets out of the client's.
+pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
+    let original = session.req_header();
+    if original.version == Version::HTTP_2 {
+        join_cookies(head)?;
+    }
+    set_path(original, head, ctx)?;
+    if let Some(connection) = &ctx.connection {
+        let peer = connection.peer.ip().map(|_| connection.peer_value());
+        ctx.snapshot.forwarded.write(head, &ctx.exchange, peer, connection.local_port)?;
+    }
+    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) {
+        if let Some(host) = upstream.host_field(attempt.backend) {
+            head.insert_header(HOST, host.clone())?;
+        }
+    }
+    let Some(route) = ctx.route() else { return Ok(()) };
+    if !route.request_headers.is_empty() {
+        let facts = ctx.facts(original, None);
+        for ops in &route.request_headers {
+            ops.apply_upstream_request(head, &facts);
+        }
+    }
+    Ok(())
+}
+
+/// Puts in the path that was matched, or what the route rewrites it to, with the query as it was.
+fn set_path(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
+    let route = ctx.route();
+    let path = ctx.exchange.path(original);
+    let path = match route.and_then(|route| route.rewrite.as_ref()) {
+        Some(rewrite) => rewrite.apply(path, &ctx.facts(original, None)),
+        None if ctx.exchange.normal_path.is_none() || route.is_some_and(|route| route.raw_path) => return Ok(()),
+        None => path.into(),
+    };
+    let mut target = String::with_capacity(path.len() + 1 + original.uri.query().map_or(0, str::len));
+    target.push_str(&path);
+    if let Some(query) = original.uri.query() {
+        target.push('?');
+        target.push_str(query);
+    }
+    match Uri::try_from(target) {
+        Ok(uri) => head.set_uri(uri),
+        Err(error) => return Error::e_because(ErrorType::HTTPStatus(400), "the path cannot be forwarded", error),
+    }
+    Ok(())
+}
+
+/// Joins the cookies that HTTP/2 lets a client send in pieces (RFC 9113 8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> Result<()> {
+    if head.headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return Ok(());
+    }
+    let mut joined = Vec::with_capacity(256);
+    for piece in head.headers.get_all(COOKIE) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    match HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        Ok(value) => head.insert_header(COOKIE, value),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Breaks off a response that takes longer than the upstream's `total`.
+pub(super) fn check_deadline(session: &Session, ctx: &Ctx) -> Result<()> {
+    match ctx.deadline {
+        Some(deadline) if Instant::now() > deadline && !session.was_upgraded() => {
+            let error = Error::explain(ErrorType::ReadTimedout, "the time for the whole exchange is up");
+            Err(error.into_up())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,27 @@
+//! The end of a request: counters and access log.
+
+use pingora::proxy::Session;
+
+use super::Ctx;
+use crate::gateway::Gateway;
+
+/// Counts and logs a finished request.
+pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
+    let response = session.response_written();
+    ctx.exchange.status = response.map_or(0, |head| head.status.as_u16());
+    ctx.exchange.bytes_sent = session.body_bytes_sent() as u64;
+    ctx.exchange.bytes_received = session.body_bytes_read() as u64;
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.lease = None;
+    }
+    match ctx.route() {
+        Some(route) => {
+            route.stats.requests.count(ctx.exchange.status);
+            route.stats.duration.observe(ctx.exchange.started.elapsed());
+            route.stats.received.add(ctx.exchange.bytes_received);
+            route.stats.sent.add(ctx.exchange.bytes_sent);
+        }
+        None => gateway.stats.unrouted.count(ctx.exchange.status),
+    }
+    ctx.snapshot.access_log.record(&ctx.facts(session.req_header(), response));
+}

@@ -1,0 +1,111 @@
+//! The way back: what changes on the head of a response, and the one place that writes a [`Reply`].
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, TRANSFER_ENCODING, VIA};
+use http::{Method, StatusCode, Version};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use super::Ctx;
+use crate::action::error_pages;
+use crate::forwarded;
+use crate::reply::Reply;
+
+const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+
+/// What a backend's head tells us, and what nobody else shall know of the backend.
+pub(super) fn upstream_head(head: &mut ResponseHeader, ctx: &mut Ctx) {
+    if head.status.is_informational() && head.status.as_u16() != 101 {
+        return;
+    }
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
+    let now = Instant::now();
+    ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
+    let stats = upstream.backends()[attempt.backend].stats();
+    stats.first_byte.observe(now.duration_since(attempt.began));
+    stats.requests.count(head.status.as_u16());
+    if !upstream.keep_server_headers() {
+        head.remove_header(&SERVER);
+        head.remove_header(&X_POWERED_BY);
+    }
+}
+
+/// What the client gets.
+pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+    if head.status.is_informational() && head.status.as_u16() != 101 {
+        return Ok(());
+    }
+    if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+        session.set_keepalive(None);
+    }
+    if let (Some(upstream), StatusCode::SWITCHING_PROTOCOLS) = (&ctx.upstream, head.status) {
+        // From here on the client may be silent for as long as the backend may.
+        session.set_read_timeout(Some(upstream.tunnel()));
+    }
+    if session.req_header().version == Version::HTTP_10 && head.headers.contains_key(TRANSFER_ENCODING) {
+        // HTTP/1.0 knows no chunks (RFC 9112 6.1): the end of the connection ends the body.
+        head.remove_header(&TRANSFER_ENCODING);
+        session.set_keepalive(None);
+    }
+    finish_head(session, head, ctx)
+}
+
+/// What all responses have in common, whoever gave them.
+fn finish_head(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+    if let Some(server) = &ctx.snapshot.server {
+        head.insert_header(SERVER, server.clone())?;
+    }
+    if ctx.snapshot.forwarded.via() {
+        head.append_header(VIA, forwarded::via(head.version))?;
+    }
+    let Some(route) = ctx.route() else { return Ok(()) };
+    if !(route.filters.is_idle_on_responses() && route.response_headers.is_empty()) {
+        let facts = ctx.facts(session.req_header(), None);
+        route.filters.response(head, &facts);
+        for ops in &route.response_headers {
+            ops.apply_response(head, &facts);
+        }
+    }
+    Ok(())
+}
+
+/// Writes a reply of the gateway's own.
+pub(super) async fn write(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> {
+    if reply.close || ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+        session.set_keepalive(None);
+    }
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 4))?;
+    for (name, value) in reply.headers {
+        head.append_header(name, value)?;
+    }
+    let body = match reply.body {
+        Some(body) => body,
+        None => error_page(session, ctx, &mut head)?,
+    };
+    let bodiless = matches!(reply.status.as_u16(), 204 | 304);
+    if !bodiless {
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+    }
+    finish_head(session, &mut head, ctx)?;
+    let end = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), end).await?;
+    if !end {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// The error page for this status: the route's, or the gateway's own in the form that the client accepts.
+fn error_page(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result<Bytes> {
+    let accept = session.req_header().headers.get(ACCEPT);
+    let id = ctx.exchange.id.as_str();
+    let (content_type, body) = match ctx.route() {
+        Some(route) => route.errors.page(head.status, accept, id),
+        None => error_pages::page(head.status, accept, id),
+    };
+    head.insert_header(CONTENT_TYPE, content_type)?;
+    Ok(body)
+}
