@@ -45,7 +45,7 @@ pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> Issu
 }
 
 /// What the parser says of a slip, and what to say instead: a part of its sentence, the message, the hint.
-const SLIPS: [(&str, &str, &str); 12] = [
+const SLIPS: [(&str, &str, &str); 13] = [
     ("a tab character", "a tab cannot be used here", "indent with spaces"),
     (
         "more than one document",
@@ -60,8 +60,9 @@ const SLIPS: [(&str, &str, &str); 12] = [
     ("repetition limit", "aliases stand for too much here", "write out what is meant"),
     ("128, expected", "the number is too large", "put it in quotes if it is meant as text"),
     ("control characters are not allowed", "a control character cannot be used here", "take it out"),
+    ("while scanning an anchor", "an anchor is a `&` and a name", "put the text in quotes if no anchor is meant"),
     (
-        "alphabetic or numeric character, while scanning an alias",
+        "alphabetic or numeric character",
         "`*` at the beginning of a text means an alias",
         "put the text in quotes, as in `\"*.example.com\"`",
     ),

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use saphyr_parser::{Event, Parser, Span};
 
-use super::{Path, Place, Step};
+use super::issue::{Path, Place, Step};
 
 /// Where something is written: a range of bytes within one line of the text. May be empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
