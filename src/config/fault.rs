@@ -106,6 +106,37 @@ impl Error for Fault {
     }
 }
 
+/// The entries known to be wrong, as a tree of steps.
+#[derive(Default)]
+pub(super) struct Passed {
+    pub(super) here: bool,
+    below: Vec<(Step, Self)>,
+}
+
+impl Passed {
+    pub(super) fn at(&self, step: &Step) -> Option<&Self> {
+        self.below.iter().find(|(known, _)| known == step).map(|(_, passed)| passed)
+    }
+
+    pub(super) fn any_within(&self, path: &Path) -> bool {
+        path.0.iter().try_fold(self, |passed, step| passed.at(step)).is_some_and(|p| p.here || !p.below.is_empty())
+    }
+
+    /// Adds an entry; false when that changes nothing, as with the root.
+    pub(super) fn add(&mut self, path: &Path) -> bool {
+        let mut passed = self;
+        for step in &path.0 {
+            let position = passed.below.iter().position(|(known, _)| known == step);
+            let position = position.unwrap_or_else(|| {
+                passed.below.push((step.clone(), Self::default()));
+                passed.below.len() - 1
+            });
+            passed = &mut passed.below[position].1;
+        }
+        !path.0.is_empty() && !std::mem::replace(&mut passed.here, true)
+    }
+}
+
 /// Names for a sentence: `a`, `b`, `c`.
 pub(super) fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")

@@ -16,6 +16,9 @@ pub type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 /// Aliases may stand for so many values. More would be a text of a few lines that fills the memory.
 const MOST_REPEATED: usize = 1_000_000;
 
+/// From so many open brackets on, the text is walked beforehand: the parser's time grows with the square of the depth.
+const BRACKETS: usize = 1000;
+
 /// A fault and, when its path does not lead there, where it stands.
 pub(super) type Told = (Option<Spot>, Issue);
 
@@ -25,6 +28,10 @@ pub(super) fn parse(text: &str, env: Env<'_>) -> (Value, Vec<Told>) {
         let hint = "write out what is meant, or leave out some of the aliases (`*name`)";
         return (Value::Null, vec![(None, error("the aliases stand for more than a million values", hint))]);
     }
+    if open_brackets(text) > BRACKETS && Outline::of(text).is_cut() {
+        let (_, message, hint) = TOO_DEEP;
+        return (Value::Null, vec![(None, error(message, hint))]);
+    }
     let mut value = match serde_yaml::from_str::<Value>(text) {
         Ok(value) => value,
         Err(fault) => return (Value::Null, syntax(text, &fault)),
@@ -32,6 +39,20 @@ pub(super) fn parse(text: &str, env: Env<'_>) -> (Value, Vec<Told>) {
     let mut settling = Settling { text, outline: OnceCell::new(), env, path: Vec::new(), told: Vec::new() };
     settling.settle(&mut value);
     (value, settling.told)
+}
+
+/// How many brackets are open at once, at most, if none of them stands in quotes.
+fn open_brackets(text: &str) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
 }
 
 pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> Issue {
@@ -44,24 +65,27 @@ pub(super) fn error(message: impl Into<String>, hint: impl Into<String>) -> Issu
     }
 }
 
+const TOO_DEEP: (&str, &str, &str) = (
+    "recursion limit",
+    "lists or mappings lie too deep in one another",
+    "look for a bracket too many, or an alias within its own anchor",
+);
+
 /// What the parser says of a slip, and what to say instead: a part of its sentence, the message, the hint.
-const SLIPS: [(&str, &str, &str); 12] = [
+const SLIPS: [(&str, &str, &str); 13] = [
     ("a tab character", "a tab cannot be used here", "indent with spaces"),
     (
         "more than one document",
         "the text holds more than one YAML document",
         "keep one; further files can be read by `include`",
     ),
-    (
-        "recursion limit",
-        "lists or mappings lie too deep in one another",
-        "look for a bracket too many, or an alias within its own anchor",
-    ),
+    TOO_DEEP,
     ("repetition limit", "aliases stand for too much here", "write out what is meant"),
     ("128, expected", "the number is too large", "put it in quotes if it is meant as text"),
     ("control characters are not allowed", "a control character cannot be used here", "take it out"),
+    ("while scanning an anchor", "an anchor is a `&` and a name", "put the text in quotes if no anchor is meant"),
     (
-        "alphabetic or numeric character, while scanning an alias",
+        "alphabetic or numeric character",
         "`*` at the beginning of a text means an alias",
         "put the text in quotes, as in `\"*.example.com\"`",
     ),

@@ -14,8 +14,8 @@ use serde::de::{
 use serde::de::{Deserializer, Visitor};
 use serde_yaml::{Mapping, Number, Value};
 
-use super::fault::{Fault, listed, short};
-use crate::diag::{Issue, Path, Step};
+use super::fault::{Fault, Passed, listed, short};
+use crate::diag::{Issue, Step};
 
 /// How deep lists and mappings may lie in one another. Documents need about ten; the stack has room for a lot more.
 const DEEPEST: usize = 64;
@@ -40,37 +40,6 @@ pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, Vec<Issue>> {
         if issues.len() >= MOST_FAULTS || !passed.add(&path) {
             return Err(issues);
         }
-    }
-}
-
-/// The entries known to be wrong, as a tree of steps.
-#[derive(Default)]
-struct Passed {
-    here: bool,
-    below: Vec<(Step, Self)>,
-}
-
-impl Passed {
-    fn at(&self, step: &Step) -> Option<&Self> {
-        self.below.iter().find(|(known, _)| known == step).map(|(_, passed)| passed)
-    }
-
-    fn any_within(&self, path: &Path) -> bool {
-        path.0.iter().try_fold(self, |passed, step| passed.at(step)).is_some_and(|p| p.here || !p.below.is_empty())
-    }
-
-    /// Adds an entry; false when that changes nothing, as with the root.
-    fn add(&mut self, path: &Path) -> bool {
-        let mut passed = self;
-        for step in &path.0 {
-            let position = passed.below.iter().position(|(known, _)| known == step);
-            let position = position.unwrap_or_else(|| {
-                passed.below.push((step.clone(), Self::default()));
-                passed.below.len() - 1
-            });
-            passed = &mut passed.below[position].1;
-        }
-        !path.0.is_empty() && !std::mem::replace(&mut passed.here, true)
     }
 }
 

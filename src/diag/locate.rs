@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use saphyr_parser::{Event, Parser, Span};
 
-use super::{Path, Place, Step};
+use super::issue::{Path, Place, Step};
 
 /// Where something is written: a range of bytes within one line of the text. May be empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +40,7 @@ pub struct Outline<'t> {
     /// Anchor to node. An alias names the anchor, which is always written before it.
     anchors: HashMap<usize, usize>,
     repeated: usize,
+    cut: bool,
 }
 
 struct Node {
@@ -64,7 +65,8 @@ const MERGE_DEPTH: usize = 16;
 impl<'t> Outline<'t> {
     /// Walks the text. A text that breaks off or has a fault gives the outline of what comes before.
     pub fn of(text: &'t str) -> Self {
-        let mut outline = Self { text, nodes: Vec::new(), root: None, anchors: HashMap::new(), repeated: 0 };
+        let mut outline =
+            Self { text, nodes: Vec::new(), root: None, anchors: HashMap::new(), repeated: 0, cut: false };
         // A fault is told even if the parser, which is not ours, should trip over its document.
         let _ = catch_unwind(AssertUnwindSafe(|| outline.walk()));
         outline
@@ -74,7 +76,10 @@ impl<'t> Outline<'t> {
         let mut offsets = Offsets::of(self.text);
         let mut open: Vec<usize> = Vec::new();
         for event in Parser::new_from_str(self.text) {
-            let Ok((event, span)) = event else { break };
+            let Ok((event, span)) = event else {
+                self.cut = true;
+                break;
+            };
             let (anchor, kind) = match event {
                 Event::Scalar(text, _, anchor, _) => (anchor, Kind::Scalar(text.into())),
                 Event::SequenceStart(anchor, _) => (anchor, Kind::List(Vec::new())),
@@ -138,6 +143,11 @@ impl<'t> Outline<'t> {
     /// How many values the text's aliases stand for when they are written out.
     pub fn repeated(&self) -> usize {
         self.repeated
+    }
+
+    /// Whether the text has a fault, or lies deeper in itself than can be walked, so that the outline ends before it.
+    pub fn is_cut(&self) -> bool {
+        self.cut
     }
 
     /// Where the entry at a path stands, or else its nearest holder that is found.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
+use super::issue::{Issue, Severity};
 use super::locate::{Lines, Outline, Spot};
-use super::{Issue, Severity};
 
 /// One text that faults may lie in.
 #[derive(Clone, Debug)]
