@@ -32,7 +32,7 @@ fn compile(criterion: &mut Criterion) {
                 let environment =
                     Environment { generation: 1, folder: Path::new(""), keep: &Keep::default(), stats: &stats };
                 black_box(
-                    check_document(&document, &environment, false)
+                    check_document(document, &environment, false)
                         .map(|checked| checked.files)
                         .expect("a sound document"),
                 )

@@ -123,13 +123,13 @@ impl Forwarded {
     }
 
     /// Tells the backend about the client. `peer_value` is the ready-made text of the peer's address (`None` on a Unix
-    /// socket), `port` the one of ours that it connected to.
+    /// socket), `port` that of the port of ours that it connected to.
     pub fn write(
         &self,
         head: &mut RequestHeader,
         exchange: &Exchange,
         peer_value: Option<&HeaderValue>,
-        port: u16,
+        port: &HeaderValue,
     ) -> pingora::Result<()> {
         if self.config.x_forwarded {
             self.write_x_forwarded(head, exchange, peer_value, port)?;
@@ -158,7 +158,7 @@ impl Forwarded {
         head: &mut RequestHeader,
         exchange: &Exchange,
         peer_value: Option<&HeaderValue>,
-        port: u16,
+        port: &HeaderValue,
     ) -> pingora::Result<()> {
         let trusted = exchange.peer_trusted;
         match peer_value {
@@ -177,7 +177,7 @@ impl Forwarded {
             }
         }
         if !(trusted && head.headers.contains_key(X_FORWARDED_PORT)) {
-            head.insert_header(X_FORWARDED_PORT, HeaderValue::from(port))?;
+            head.insert_header(X_FORWARDED_PORT, port.clone())?;
         }
         Ok(())
     }
@@ -274,9 +274,9 @@ fn address(text: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn forwarded(config: Config) -> Forwarded {
+    fn forwarded(config: &Config) -> Forwarded {
         let trusted: Vec<Cidr> = ["10.0.0.0/8", "fd00::/8"].iter().map(|net| net.parse().unwrap()).collect();
-        Forwarded::build(&config, &trusted)
+        Forwarded::build(config, &trusted)
     }
 
     fn request(fields: &[(&'static str, &str)]) -> RequestHeader {
@@ -308,7 +308,7 @@ mod tests {
             ("::ffff:10.0.0.1", vec![("x-forwarded-for", "1.1.1.1")], "1.1.1.1"),
         ] {
             let mut exchange = Exchange::new();
-            forwarded(Config::default()).identify(&request(&fields), peer(from), &mut exchange);
+            forwarded(&Config::default()).identify(&request(&fields), peer(from), &mut exchange);
             assert_eq!(exchange.client, client.parse::<IpAddr>().unwrap(), "{from} {fields:?}");
         }
     }
@@ -318,18 +318,18 @@ mod tests {
         let fields = [("x-forwarded-proto", "https"), ("x-request-id", "abc")];
         for (from, scheme, id) in [("10.0.0.1", Scheme::Https, true), ("8.8.8.8", Scheme::Http, false)] {
             let mut exchange = Exchange::new();
-            forwarded(Config::default()).identify(&request(&fields), peer(from), &mut exchange);
+            forwarded(&Config::default()).identify(&request(&fields), peer(from), &mut exchange);
             assert_eq!((exchange.scheme, exchange.id.as_str() == "abc"), (scheme, id), "{from}");
         }
     }
 
-    fn told(config: Config, from: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+    fn told(config: &Config, from: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
         let forwarded = forwarded(config);
         let mut head = request(fields);
         let mut exchange = Exchange::new();
         forwarded.identify(&head, peer(from), &mut exchange);
         let peer_value = HeaderValue::from_str(from).unwrap();
-        forwarded.write(&mut head, &exchange, Some(&peer_value), 8080).unwrap();
+        forwarded.write(&mut head, &exchange, Some(&peer_value), &HeaderValue::from(8080)).unwrap();
         head
     }
 
@@ -351,7 +351,7 @@ mod tests {
             ("8.8.8.8", "8.8.8.8", "http", "example.com", "8080", "-"),
             ("10.0.0.1", "1.1.1.1, 10.0.0.1", "https", "evil.example", "443", "for=1.1.1.1"),
         ] {
-            let head = told(Config::default(), from, &fields);
+            let head = told(&Config::default(), from, &fields);
             assert_eq!(field(&head, "x-forwarded-for"), list);
             assert_eq!(field(&head, "x-forwarded-proto"), proto);
             assert_eq!(field(&head, "x-forwarded-host"), host);
@@ -365,11 +365,11 @@ mod tests {
     fn the_standard_fields_are_written_when_asked_for() {
         let config = Config { x_forwarded: false, forwarded: true, via: true, request_id: false };
         let fields = [("host", "a.b"), ("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1"), ("via", "1.0 x")];
-        let head = told(config.clone(), "8.8.8.8", &fields);
+        let head = told(&config, "8.8.8.8", &fields);
         assert_eq!(field(&head, "forwarded"), "for=8.8.8.8;host=\"a.b\";proto=http");
         assert_eq!(field(&head, "via"), "1.0 x, 1.1 edgeway");
         assert_eq!(field(&head, "x-forwarded-for"), "-");
-        let head = told(config, "fd00::1", &fields);
+        let head = told(&config, "fd00::1", &fields);
         assert_eq!(field(&head, "forwarded"), "for=1.1.1.1, for=\"[fd00::1]\";host=\"a.b\";proto=http");
         assert_eq!(field(&head, "x-forwarded-for"), "1.1.1.1");
     }

@@ -1,5 +1,8 @@
 //! Where operators look in: its own listener, and the table of endpoints, one row each.
 
+mod answer;
+mod status;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,21 +12,13 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 
 use crate::gateway::Gateway;
-
-mod status;
+use answer::Answer;
 
 /// One endpoint: its path, what it tells, and how.
 struct Endpoint {
     path: &'static str,
     about: &'static str,
-    answer: fn(&Admin) -> Answer,
-}
-
-/// What an endpoint tells.
-pub(crate) struct Answer {
-    status: StatusCode,
-    content_type: &'static str,
-    body: Vec<u8>,
+    answer: fn(&Gateway) -> Answer,
 }
 
 const ENDPOINTS: &[Endpoint] = &[
@@ -51,16 +46,10 @@ impl Admin {
             return Answer::text(status, rows.concat());
         };
         if matches!(*method, Method::GET | Method::HEAD) {
-            (endpoint.answer)(self)
+            (endpoint.answer)(&self.gateway)
         } else {
             Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned())
         }
-    }
-}
-
-impl Answer {
-    fn text(status: StatusCode, body: String) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8", body: body.into_bytes() }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use http::StatusCode;
 
-use super::{Admin, Answer};
+use super::answer::Answer;
+use crate::gateway::Gateway;
 use crate::observe::metrics::{self, About};
 
-pub(super) fn metrics(admin: &Admin) -> Answer {
-    let gateway = &admin.gateway;
+pub(super) fn metrics(gateway: &Gateway) -> Answer {
     let about =
         About { version: env!("CARGO_PKG_VERSION"), pingora: "0.9.1", started_at: gateway.started_at.as_secs_f64() };
     Answer {
@@ -16,12 +16,12 @@ pub(super) fn metrics(admin: &Admin) -> Answer {
     }
 }
 
-pub(super) fn healthz(_: &Admin) -> Answer {
+pub(super) fn healthz(_: &Gateway) -> Answer {
     Answer::text(StatusCode::OK, "ok\n".to_owned())
 }
 
-pub(super) fn readyz(admin: &Admin) -> Answer {
-    if admin.gateway.listeners.is_draining() {
+pub(super) fn readyz(gateway: &Gateway) -> Answer {
+    if gateway.listeners.is_draining() {
         Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
     } else {
         Answer::text(StatusCode::OK, "ready\n".to_owned())

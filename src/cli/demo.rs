@@ -38,10 +38,10 @@ pub(super) fn demo(options: &Options) -> Result<(), String> {
         "ORIGIN_THREE" => Some(origins[2].clone()),
         _ => None,
     };
-    let document =
-        Document::from_text("demo.yaml", DOCUMENT, &environment).map_err(|broken| broken.report(super::colour()))?;
+    let document = Document::from_text("demo.yaml", DOCUMENT, &environment)
+        .map_err(|broken| broken.report(super::terminal::colour()))?;
     let guide = guide(&options.listen, &options.admin, &origins);
-    super::serve(&document, None, |_| super::tell(&guide))
+    super::serve::serve(document, None, |_| super::terminal::tell(&guide))
 }
 
 /// Starts an origin that names itself, at this port or, when that is taken, another, and gives its address.

@@ -32,7 +32,7 @@ pub(super) struct Request {
 }
 
 pub(super) fn explain(request: &Request) -> Result<(), String> {
-    let checked = gateway::check(&request.file, super::colour())?;
+    let checked = gateway::check(&request.file, super::terminal::colour())?;
     let head = request.head()?;
     let mut exchange = request.exchange(&head)?;
     let snapshot = &checked.compiled.snapshot;
@@ -51,7 +51,7 @@ pub(super) fn explain(request: &Request) -> Result<(), String> {
     for verdict in &explanation.routes {
         let _ = writeln!(told, "  {:<width$}  {:<24}  {}", verdict.route, verdict.path, verdict.outcome);
     }
-    super::print(&told)
+    super::terminal::print(&told)
 }
 
 impl Request {

@@ -37,3 +37,15 @@ pub struct Config {
     /// More files of the same shape, by path or glob, relative to this file. Lists are appended, maps are joined.
     pub include: crate::units::OneOrMany<String>,
 }
+
+impl Config {
+    /// The JSON schema of the document (draft 2020-12).
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+
+    /// The reference page in Markdown, made from the schema.
+    pub fn reference() -> String {
+        schema::markdown(&Self::schema())
+    }
+}

@@ -110,9 +110,10 @@ impl JsonSchema for Threads {
 }
 
 /// `admin`: where operators look in: `/metrics`, `/healthz`, `/readyz`. Short form: the address alone, or `false`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Admin {
     /// Nothing is written: the default address, and no fault if it is taken.
+    #[default]
     Unwritten,
     /// `false`: nowhere.
     Nowhere,
@@ -131,12 +132,6 @@ pub struct AdminConfig {
 impl Admin {
     /// The address that is used when none is written.
     pub const DEFAULT: &'static str = "127.0.0.1:9900";
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self::Unwritten
-    }
 }
 
 impl<'de> Deserialize<'de> for Admin {

@@ -140,7 +140,7 @@ mod tests {
     const BOTH: &[Phase] = &[Phase::Request, Phase::Response];
 
     fn chain(letters: Vec<Letter>) -> Chain {
-        let link = |letter| Link { filter: Arc::new(letter), stats: Arc::default() };
+        let link = |letter| Link { name: "letter", filter: Arc::new(letter), stats: Arc::default() };
         Chain::of(&letters.into_iter().map(link).collect::<Vec<_>>())
     }
 

@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use super::snapshot::Snapshot;
 use crate::config::Config;
+use crate::config::process::Admin;
 use crate::diag::{Issues, Scope};
 use crate::forwarded::Forwarded;
 use crate::keep::Keep;
@@ -39,7 +40,7 @@ pub struct Compiled {
 }
 
 /// Compiles a document. All faults go to `issues`; the result is of use only if none of them is an error.
-pub fn compile(config: &Config, environment: &Environment<'_>, issues: &Issues) -> Compiled {
+pub(super) fn compile(config: &Config, environment: &Environment<'_>, issues: &Issues) -> Compiled {
     let keep = environment.keep;
     let root = issues.root();
     check_listeners(config, &root);
@@ -71,6 +72,18 @@ fn check_listeners(config: &Config, root: &Scope<'_>) {
         at.error_hint("no listener is given", "say where clients come in, as in `listeners: [\"0.0.0.0:8080\"]`");
     }
     listen::check(&config.listeners, &at);
+    if let Admin::At(admin) = &config.admin
+        && config
+            .listeners
+            .iter()
+            .flat_map(|listener| listener.address.iter())
+            .any(|taken| taken.overlaps(&admin.listen))
+    {
+        root.key("admin").error_hint(
+            format!("`{}` is the address of a listener too", admin.listen),
+            "give operators an address of their own, as in `127.0.0.1:9900`",
+        );
+    }
     if config.sites.is_empty() {
         root.key("sites")
             .error_hint("no site is given", "say where requests go, as in `sites: [{ proxy: 127.0.0.1:3000 }]`");

@@ -1,31 +1,29 @@
 //! What a new document changes that this process cannot take up while it runs.
 
-use crate::config::Config;
+use crate::config::process::Runtime;
 
 /// The changes that wait for a restart, in words.
-pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let mut waiting = Vec::new();
-    if old.runtime.threads != new.runtime.threads {
-        waiting.push("`runtime.threads` takes effect after a restart".to_owned());
-    }
-    if old.runtime.work_stealing != new.runtime.work_stealing {
-        waiting.push("`runtime.work_stealing` takes effect after a restart".to_owned());
-    }
-    waiting
+pub(super) fn needs_restart(old: &Runtime, new: &Runtime) -> Vec<String> {
+    let fixed = [
+        ("runtime.threads", old.threads != new.threads),
+        ("runtime.work_stealing", old.work_stealing != new.work_stealing),
+    ];
+    let changed = fixed.iter().filter(|(_, changed)| *changed);
+    changed.map(|(key, _)| format!("`{key}` takes effect after a restart")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::process::Threads;
+    use crate::units::HumanDuration;
 
     #[test]
-    fn threads_wait_for_a_restart_and_routes_do_not() {
-        let old = Config::default();
-        let mut new = Config::default();
-        new.sites.push(crate::route::SiteConfig::default());
-        assert!(needs_restart(&old, &new).is_empty());
-        new.runtime.threads = Threads::Number(7);
-        assert_eq!(needs_restart(&old, &new).len(), 1);
+    fn threads_wait_for_a_restart_and_the_rest_does_not() {
+        let old = Runtime::default();
+        let drain = Runtime { drain: HumanDuration::secs(7), ..old.clone() };
+        assert!(needs_restart(&old, &drain).is_empty());
+        let threads = Runtime { threads: Threads::Number(7), ..old.clone() };
+        assert_eq!(needs_restart(&old, &threads), ["`runtime.threads` takes effect after a restart"]);
     }
 }

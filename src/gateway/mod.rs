@@ -4,9 +4,11 @@
 
 mod compile;
 mod diff;
+mod files;
 pub mod snapshot;
 
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,13 +16,14 @@ use arc_swap::ArcSwap;
 
 use crate::config::Config;
 use crate::config::load::Document;
-use crate::config::process::Admin;
-use crate::diag::Issues;
+use crate::config::process::{Admin, Runtime};
+use crate::diag::{Issues, Scope};
 use crate::keep::Keep;
 use crate::listen::{self, LimitsConfig, Listeners};
 use crate::observe::{Diagnostics, ProcessStats};
 
 pub use compile::{Compiled, Environment};
+pub use files::Files;
 use snapshot::Snapshot;
 
 /// A document that was found to be sound, and what it compiles to.
@@ -31,8 +34,10 @@ pub struct Checked {
     pub compiled: Compiled,
     /// Warnings, as text; empty when there are none.
     pub warnings: String,
+    /// The document as it was read, for reports.
+    pub document: Document,
     /// All files it was read from.
-    pub files: Vec<PathBuf>,
+    pub files: Files,
 }
 
 /// Reads and compiles a document without putting it in force. The error is the report of its faults.
@@ -40,11 +45,12 @@ pub fn check(path: &Path, colour: bool) -> Result<Checked, String> {
     let document = Document::read(path).map_err(|broken| broken.report(colour))?;
     let stats = Arc::default();
     let environment = Environment { generation: 1, folder: folder(path), keep: &Keep::default(), stats: &stats };
-    check_document(&document, &environment, colour)
+    check_document(document, &environment, colour)
 }
 
 /// Compiles a document that was read already.
-pub fn check_document(document: &Document, environment: &Environment<'_>, colour: bool) -> Result<Checked, String> {
+pub fn check_document(document: Document, environment: &Environment<'_>, colour: bool) -> Result<Checked, String> {
+    let files = Files::look(document.files());
     let issues = Issues::default();
     let Some(config) = document.deserialize::<Config>(&issues) else {
         return Err(document.report(issues.into_vec(), colour));
@@ -56,12 +62,12 @@ pub fn check_document(document: &Document, environment: &Environment<'_>, colour
     if failed {
         return Err(report);
     }
-    Ok(Checked { config, compiled, warnings: report, files: document.files() })
+    Ok(Checked { config, compiled, warnings: report, document, files })
 }
 
 /// Where relative paths in a document begin: its folder.
 pub fn folder(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new(""))
+    path.parent().unwrap_or_else(|| Path::new(""))
 }
 
 /// What applying a document came to.
@@ -77,8 +83,8 @@ pub struct Applied {
 
 /// What is in force, beside the snapshot.
 struct Current {
-    config: Config,
-    files: Vec<PathBuf>,
+    runtime: Runtime,
+    files: Files,
     generation: u64,
 }
 
@@ -101,28 +107,39 @@ pub struct Gateway {
 
 impl Gateway {
     /// Binds the sockets of a sound document and makes it the one in force. The error is a report.
-    pub fn start(checked: Checked, keep: Arc<Keep>, stats: Arc<ProcessStats>) -> Result<Arc<Self>, String> {
-        let Checked { config, compiled, files, .. } = checked;
+    pub fn start(
+        checked: Checked,
+        keep: Arc<Keep>,
+        stats: Arc<ProcessStats>,
+        colour: bool,
+    ) -> Result<Arc<Self>, String> {
+        let Checked { config, compiled, document, files, .. } = checked;
         let diagnostics = Diagnostics::start(&compiled.level);
         let listeners = Listeners::new(compiled.limits, Arc::clone(&stats));
         // Operators' own connections count apart, and stand under no limit that clients could use up.
         let admin_listeners = Listeners::new(LimitsConfig::default().into(), Arc::default());
-        let sockets = listeners.prepare(&config.listeners).map_err(|faults| bind_report(&faults))?;
-        let admin = prepare_admin(&admin_listeners, &config)?;
-        listeners.commit(sockets);
-        admin_listeners.commit(admin);
+        let sockets = prepare(&listeners, &admin_listeners, &config, &document, colour)?;
+        listeners.commit(sockets.clients);
+        admin_listeners.commit(sockets.admin);
         compiled.snapshot.access_log.start();
         stats.reloaded_at.set(unix_now().as_secs().cast_signed());
-        Ok(Arc::new(Self {
+        let gateway = Arc::new(Self {
             snapshot: ArcSwap::from_pointee(compiled.snapshot),
             diagnostics,
-            current: Mutex::new(Current { config, files, generation: 1 }),
+            current: Mutex::new(Current { runtime: config.runtime, files, generation: 1 }),
             keep,
             stats,
             listeners,
             admin_listeners,
             started_at: unix_now(),
-        }))
+        });
+        let logging = Arc::downgrade(&gateway);
+        gateway.listeners.on_refusal(Box::new(move |client, status, reason| {
+            let Some(gateway) = logging.upgrade() else { return };
+            let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+            gateway.snapshot().access_log.record_refused(client, status, reason);
+        }));
+        Ok(gateway)
     }
 
     /// What is in force now. A request asks once, and keeps what it got.
@@ -130,14 +147,14 @@ impl Gateway {
         self.snapshot.load_full()
     }
 
-    /// The files of the document in force.
-    pub fn files(&self) -> Vec<PathBuf> {
+    /// The files of the document in force, as they were when it was read.
+    pub fn files(&self) -> Files {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).files.clone()
     }
 
     /// How often those files are looked at; zero: never.
     pub fn watch_interval(&self) -> Duration {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).config.runtime.watch.0
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).runtime.watch.0
     }
 
     /// Puts a new document in force: all of it, or nothing. The error is the report of its faults. Blocks (files, DNS).
@@ -159,47 +176,82 @@ impl Gateway {
         let document = Document::read(path).map_err(|broken| broken.report(false))?;
         let generation = current.generation + 1;
         let environment = Environment { generation, folder: folder(path), keep: &self.keep, stats: &self.stats };
-        let checked = check_document(&document, &environment, false)?;
-        let sockets = self.listeners.prepare(&checked.config.listeners).map_err(|faults| bind_report(&faults))?;
-        let admin = prepare_admin(&self.admin_listeners, &checked.config)?;
+        let checked = check_document(document, &environment, false)?;
+        let sockets = prepare(&self.listeners, &self.admin_listeners, &checked.config, &checked.document, false)?;
         // From here on nothing can fail. New sockets are bound, old ones close after the routes have changed.
         let Compiled { snapshot, limits, level } = checked.compiled;
         snapshot.access_log.start();
         self.diagnostics.set_level(&level);
         self.listeners.set_limits(limits);
         self.snapshot.store(Arc::new(snapshot));
-        self.listeners.commit(sockets);
-        self.admin_listeners.commit(admin);
-        let waiting = diff::needs_restart(&current.config, &checked.config);
-        *current = Current { config: checked.config, files: checked.files, generation };
+        self.listeners.commit(sockets.clients);
+        self.admin_listeners.commit(sockets.admin);
+        let waiting = diff::needs_restart(&current.runtime, &checked.config.runtime);
+        *current = Current { runtime: checked.config.runtime, files: checked.files, generation };
         Ok(Applied { generation, warnings: checked.warnings, waiting })
     }
 }
 
-/// The admin sockets. When the default address is taken and nobody asked for it, the gateway runs without.
-fn prepare_admin(listeners: &Listeners, config: &Config) -> Result<listen::Prepared, String> {
-    let wanted = |address: listen::Address| vec![listen::Config::at(address)];
-    match &config.admin {
-        Admin::Nowhere => Ok(listeners.prepare(&[]).map_err(|faults| bind_report(&faults))?),
-        Admin::At(admin) => listeners
-            .prepare(&wanted(admin.listen.clone()))
-            .map_err(|faults| format!("admin: {}", bind_report(&faults))),
-        Admin::Unwritten => {
-            let default = Admin::DEFAULT.parse().map(wanted).unwrap_or_default();
-            listeners.prepare(&default).or_else(|faults| {
-                tracing::warn!(
-                    "no admin endpoint: {}; set `admin` to another address, or to `false`",
-                    bind_report(&faults)
-                );
-                listeners.prepare(&[]).map_err(|faults| bind_report(&faults))
-            })
+/// Sockets that are bound, but not yet accepted from.
+struct Sockets {
+    clients: listen::Prepared,
+    admin: listen::Prepared,
+}
+
+/// Binds what a document asks for and is not bound yet: all of it, or nothing. The error is a report.
+fn prepare(
+    listeners: &Listeners,
+    admin_listeners: &Listeners,
+    config: &Config,
+    document: &Document,
+    colour: bool,
+) -> Result<Sockets, String> {
+    let issues = Issues::default();
+    let root = issues.root();
+    let clients = listeners.prepare(&config.listeners).map_err(|faults| {
+        let at = root.key("listeners");
+        for fault in faults {
+            let place = at.index(fault.listener);
+            let many = config.listeners.get(fault.listener).is_some_and(|listener| listener.address.len() > 1);
+            let (address, item);
+            let place = match many {
+                true => {
+                    address = place.key("address");
+                    item = address.index(fault.address);
+                    &item
+                }
+                false => &place,
+            };
+            place.error_hint(fault.message, "see who listens there with `ss -ltnp`, or choose another address");
         }
+    });
+    let admin = prepare_admin(admin_listeners, config, &root.key("admin"));
+    match (clients, admin) {
+        (Ok(clients), Some(admin)) => Ok(Sockets { clients, admin }),
+        _ => Err(document.report(issues.into_vec(), colour)),
     }
 }
 
-fn bind_report(faults: &[listen::BindFault]) -> String {
-    let lines: Vec<String> = faults.iter().map(|fault| format!("error: {}", fault.message)).collect();
-    lines.join("\n")
+/// The admin sockets. When the default address is taken and nobody asked for it, the gateway runs without.
+fn prepare_admin(listeners: &Listeners, config: &Config, at: &Scope<'_>) -> Option<listen::Prepared> {
+    let (address, written) = match &config.admin {
+        Admin::Nowhere => return listeners.prepare(&[]).ok(),
+        Admin::At(admin) => (admin.listen.clone(), true),
+        Admin::Unwritten => (Admin::DEFAULT.parse().ok()?, false),
+    };
+    let faults = match listeners.prepare(&[listen::Config::at(address)]) {
+        Ok(prepared) => return Some(prepared),
+        Err(faults) => faults,
+    };
+    for fault in faults {
+        let hint = "choose another address, or write `admin: false`";
+        if written {
+            at.error_hint(fault.message, hint);
+        } else {
+            tracing::warn!("no admin endpoint: {}; {hint}", fault.message);
+        }
+    }
+    if written { None } else { listeners.prepare(&[]).ok() }
 }
 
 fn unix_now() -> Duration {

@@ -21,7 +21,7 @@ use super::connection::{Connection, Peer};
 use super::http1;
 use super::limits::Gate;
 use super::listeners::{Listener, Listeners};
-use super::stream::Wire;
+use super::wire::Wire;
 
 /// When file descriptors have run out, `accept` fails until some connection ends: no need to spin.
 const BACK_OFF: Duration = Duration::from_millis(100);

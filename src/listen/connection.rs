@@ -1,8 +1,8 @@
 //! `Connection`: the facts of one downstream connection that requests may read.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::closing::is_said;
+use super::wire::Wire;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,12 +82,15 @@ pub struct Connection {
     /// Says that the connection shall end; never marked as seen.
     pub(super) closing: watch::Receiver<bool>,
     peer_value: OnceLock<HeaderValue>,
+    port_value: OnceLock<HeaderValue>,
     requests: AtomicU64,
     streams: AtomicU32,
     in_flight: AtomicU32,
     active_at: AtomicU64,
     /// Told when an HTTP/2 connection has had its share of requests.
     pub(super) spent: Notify,
+    surviving: AtomicBool,
+    left: Mutex<Option<Wire>>,
 }
 
 impl Connection {
@@ -98,11 +102,14 @@ impl Connection {
             accepted: Instant::now(),
             closing,
             peer_value: OnceLock::new(),
+            port_value: OnceLock::new(),
             requests: AtomicU64::new(0),
             streams: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             active_at: AtomicU64::new(0),
             spent: Notify::new(),
+            surviving: AtomicBool::new(false),
+            left: Mutex::default(),
         }
     }
 
@@ -119,10 +126,39 @@ impl Connection {
         })
     }
 
+    /// The port that it connected to as a field value, made once per connection.
+    pub fn port_value(&self) -> &HeaderValue {
+        self.port_value.get_or_init(|| HeaderValue::from(self.local_port))
+    }
+
     /// To be called once for each request that reaches the application. A request for which it was not called counts
     /// as refused by Pingora: malformed. Tells the request's number on its connection, from 1.
     pub fn begin_request(&self) -> u64 {
         self.requests.fetch_add(1, Relaxed) + 1
+    }
+
+    /// The exchange failed, but the client has its whole response and sends nothing more: HTTP/1 may go on with the next
+    /// request, though Pingora gives the connection up. Whatever speaks against it (unread or unsent bytes) still wins.
+    pub fn survive(&self) {
+        self.set_surviving(true);
+    }
+
+    pub(super) fn set_surviving(&self, surviving: bool) {
+        self.surviving.store(surviving, Relaxed);
+    }
+
+    pub(super) fn is_surviving(&self) -> bool {
+        self.surviving.load(Relaxed)
+    }
+
+    /// What a stream that is dropped leaves behind for a further request.
+    pub(super) fn leave(&self, wire: Wire) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire);
+    }
+
+    /// Takes what the last stream left behind.
+    pub(super) fn take_left(&self) -> Option<Wire> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The requests begun so far.

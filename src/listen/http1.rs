@@ -14,7 +14,8 @@ use super::connection::Connection;
 use super::head::{Incoming, Rules, Waiter};
 use super::http2;
 use super::limits::{Admission, Gate};
-use super::stream::{EdgeStream, Wire};
+use super::stream::EdgeStream;
+use super::wire::Wire;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve<P>(app: Arc<P>, wire: Wire, connection: Arc<Connection>, admission: Admission)
@@ -94,7 +95,7 @@ fn limit_requests(mut session: ServerSession, gate: &Gate, served: u32) -> Serve
 async fn one_request<P>(
     app: &Arc<P>,
     session: ServerSession,
-    connection: &Connection,
+    connection: &Arc<Connection>,
     gate: &Gate,
 ) -> Option<(Box<EdgeStream>, Option<HttpPersistentSettings>)>
 where
@@ -104,9 +105,11 @@ where
     let Some(reused) = app.process_new_http(session, &connection.closing).await else {
         if connection.requests() == before {
             gate.stats.connections.malformed.inc();
+            gate.refused(connection.peer.ip(), 400, "malformed");
             debug!(peer = ?connection.peer, "refused: the request is malformed");
         }
-        return None;
+        let left = connection.take_left()?;
+        return Some((Box::new(EdgeStream::new(left, Arc::clone(connection))), None));
     };
     let (stream, persistent) = reused.consume();
     let stream = stream.into_any().downcast::<EdgeStream>().ok()?;
@@ -116,24 +119,25 @@ where
 /// Ends a connection that brought no request, and says why where that is of use.
 async fn refuse(why: &Incoming, stream: &mut EdgeStream, connection: &Connection, gate: &Gate) {
     let stats = &gate.stats.connections;
-    let status = match why {
+    let (status, reason) = match why {
         Incoming::Request(_) | Incoming::Http2(_) | Incoming::Closed | Incoming::Ended => return,
         Incoming::IdleTimeout => return stats.idle_timeout.inc(),
         // Not a word: browsers open connections ahead, and would take a 408 for the answer to their next request.
         Incoming::Silent => return stats.head_timeout.inc(),
         Incoming::HeadTimeout => {
             stats.head_timeout.inc();
-            "408 Request Timeout"
+            ("408 Request Timeout", "head_timeout")
         }
         Incoming::TooLarge => {
             stats.head_too_large.inc();
-            "431 Request Header Fields Too Large"
+            ("431 Request Header Fields Too Large", "head_too_large")
         }
         Incoming::NotHttp => {
             stats.malformed.inc();
-            "400 Bad Request"
+            ("400 Bad Request", "malformed")
         }
     };
+    gate.refused(connection.peer.ip(), status[..3].parse().unwrap_or_default(), reason);
     debug!(peer = ?connection.peer, status, "refused before a request was read");
     let reply = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     // There is more to come, surely.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use schemars::JsonSchema;
@@ -103,7 +103,12 @@ pub(super) struct Gate {
     clients: [Mutex<HashMap<u128, usize, ahash::RandomState>>; SHARDS],
     /// Told when the last connection has ended.
     pub(super) empty: Notify,
+    /// Hears of each request that was refused before the application saw it.
+    pub(super) refusals: OnceLock<Refusals>,
 }
+
+/// Hears who was refused (`None`: on a Unix socket), with which status, and why in one word.
+pub type Refusals = Box<dyn Fn(Option<IpAddr>, u16, &'static str) + Send + Sync>;
 
 /// An open connection, as it counts against the limits. Dropping it ends the counting.
 pub(super) struct Admission {
@@ -115,7 +120,21 @@ impl Gate {
     pub(super) fn new(limits: Limits, stats: Arc<ProcessStats>) -> Arc<Self> {
         let clients = std::array::from_fn(|_| Mutex::default());
         let limits = ArcSwap::from_pointee(limits);
-        Arc::new(Self { limits, stats, open: AtomicUsize::new(0), clients, empty: Notify::new() })
+        Arc::new(Self {
+            limits,
+            stats,
+            open: AtomicUsize::new(0),
+            clients,
+            empty: Notify::new(),
+            refusals: OnceLock::new(),
+        })
+    }
+
+    /// Tells of a request that was refused before the application saw it.
+    pub(super) fn refused(&self, ip: Option<IpAddr>, status: u16, reason: &'static str) {
+        if let Some(refusals) = self.refusals.get() {
+            refusals(ip, status, reason);
+        }
     }
 
     /// Lets a connection in, or keeps it out; `ip`: its client, `None` for a Unix socket.

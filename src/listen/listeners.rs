@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::bind::{ListenSocket, explain};
-use super::limits::{Gate, Limits};
+use super::limits::{Gate, Limits, Refusals};
 use super::{Address, Config, Settings};
 use crate::observe::ProcessStats;
 
@@ -77,6 +77,11 @@ impl Listeners {
             next_id: AtomicU64::new(0),
             drained: watch::Sender::new(false),
         })
+    }
+
+    /// Has `refusals` hear of each request that is refused before the application sees it. Once, at the start.
+    pub fn on_refusal(&self, refusals: Refusals) {
+        let _ = self.gate.refusals.set(refusals);
     }
 
     /// Puts other limits in force, for new connections and new requests.

@@ -25,10 +25,11 @@ mod listeners;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use accept::Acceptor;
 pub use address::Address;
 pub use config::{Config, SendRate, Timeouts, check};
 pub use connection::{Connection, Peer, Settings};
-pub use limits::{Limits, LimitsConfig};
+pub use limits::{Limits, LimitsConfig, Refusals};
 pub use listeners::{BindFault, Listeners, Prepared};

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,11 +20,13 @@ use pingora::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::connection::{Connection, Peer};
+use super::wire::Wire;
+
+const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Up to this much of a response is gathered before it is sent: its head and a small body go out together.
 const GATHER: usize = 4096;
@@ -36,12 +38,6 @@ const FIRST_GATHER: usize = 1024;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// What the bytes go through.
-pub(super) enum Wire {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 /// The stream of one downstream connection.
 pub(super) struct EdgeStream {
     wire: Wire,
@@ -52,6 +48,8 @@ pub(super) struct EdgeStream {
     http2: bool,
     /// Whether the client may be sending a body, so that closing has to take care.
     may_send: bool,
+    /// Whether anything was read that is not of the request's head.
+    read_more: bool,
     patience: Duration,
     stall: Option<Box<Stall>>,
     linger: Option<Box<Linger>>,
@@ -75,6 +73,7 @@ impl EdgeStream {
             unsent: Vec::new(),
             http2: false,
             may_send: false,
+            read_more: false,
             patience: connection.settings.write,
             stall: None,
             linger: None,
@@ -86,6 +85,20 @@ impl EdgeStream {
     /// A request begins, and this is its head.
     pub(super) fn begin_request(&mut self, head: &[u8]) {
         self.may_send = !(head.starts_with(b"GET ") || head.starts_with(b"HEAD "));
+        self.read_more = memchr::memmem::find(head, HEAD_END).map(|at| at + HEAD_END.len()) != Some(head.len());
+        self.connection().set_surviving(false);
+    }
+
+    fn connection(&self) -> &Connection {
+        let user_data = self.proxy_digest.user_data.as_ref();
+        user_data.and_then(|data| data.downcast_ref::<Arc<Connection>>()).expect("`new` put the connection there")
+    }
+
+    /// What is left of the stream for a further request, when its session failed, but not the connection. Nothing may
+    /// be under way in either direction.
+    fn salvage(&mut self) -> Option<Wire> {
+        let whole = self.unsent.is_empty() && !self.read_more && self.linger.is_none() && !self.http2;
+        (whole && self.connection().is_surviving()).then(|| std::mem::replace(&mut self.wire, Wire::Gone))
     }
 
     /// From here on the connection speaks HTTP/2, and `preface` is read first.
@@ -201,6 +214,9 @@ impl Drop for EdgeStream {
             // The last bytes of a response whose session ended without a flush; the socket takes them or nobody does.
             let _ = self.wire.try_write(&self.unsent);
         }
+        if let Some(wire) = self.salvage() {
+            self.connection().leave(wire);
+        }
     }
 }
 
@@ -212,7 +228,9 @@ impl AsyncRead for EdgeStream {
             self.replay.advance(count);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.wire).poll_read(cx, buf)
+        let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
+        self.read_more |= polled.is_ready();
+        polled
     }
 }
 
@@ -305,50 +323,6 @@ impl GetSocketDigest for EdgeStream {
 /// Not supported, and not needed: the head was read before.
 impl Peek for EdgeStream {}
 
-impl Wire {
-    fn try_write(&self, data: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(tcp) => tcp.try_write(data),
-            Self::Unix(unix) => unix.try_write(data),
-        }
-    }
-
-    fn poll_write_vectored(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match (self, parts) {
-            // One part is cheaper by itself.
-            (Self::Tcp(tcp), [part]) => Pin::new(tcp).poll_write(cx, part),
-            (Self::Unix(unix), [part]) => Pin::new(unix).poll_write(cx, part),
-            (Self::Tcp(tcp), _) => Pin::new(tcp).poll_write_vectored(cx, parts),
-            (Self::Unix(unix), _) => Pin::new(unix).poll_write_vectored(cx, parts),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
-        }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsRawFd for Wire {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Tcp(tcp) => tcp.as_raw_fd(),
-            Self::Unix(unix) => unix.as_raw_fd(),
-        }
-    }
-}
-
 /// Reads what is there, through the stack, and hands it to `take`; so that waiting needs no buffer. Ready with the
 /// count of bytes, 0 at the end.
 pub(super) fn poll_read_through(
@@ -366,6 +340,7 @@ pub(super) fn poll_read_through(
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
     use tokio::sync::watch;
 
     use super::*;

@@ -29,6 +29,8 @@ pub struct Ctx {
     pub tried: Tried,
     /// When the whole exchange must be over. `None`: not proxied, or upgraded.
     pub deadline: Option<Instant>,
+    /// Whether a piece of the response's body has passed.
+    pub body_began: bool,
 }
 
 /// One try at a backend.
@@ -52,6 +54,7 @@ impl Ctx {
             attempt: None,
             tried: Tried::default(),
             deadline: None,
+            body_began: false,
         }
     }
 

@@ -64,13 +64,26 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) 
     ctx.exchange.failure = Some(retry::failure_word(error));
     let Some(status) = status(error) else { return FailToProxy { error_code: 0, can_reuse_downstream: false } };
     if session.response_written().is_none() {
-        // Pingora does not use the connection again after an error: say so.
-        let reply = Reply::error(status).closing();
-        if let Err(error) = respond::write(session, ctx, reply).await {
-            tracing::debug!(%error, "the client left before the error page");
+        let goes_on = may_go_on(session, ctx);
+        let reply = if goes_on { Reply::error(status) } else { Reply::error(status).closing() };
+        let written = match respond::write(session, ctx, reply).await {
+            Ok(()) => session.finish_body().await,
+            Err(error) => Err(error),
+        };
+        match (written, &ctx.connection) {
+            (Ok(()), Some(connection)) if goes_on => connection.survive(),
+            (Ok(()), _) => {}
+            (Err(error), _) => tracing::debug!(%error, "the client left before the error page"),
         }
     }
     FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false }
+}
+
+/// Whether the client's connection can take a further request after the error page: nothing of this one is unread.
+fn may_go_on(session: &mut Session, ctx: &Ctx) -> bool {
+    let closing = ctx.connection.as_ref().is_none_or(|connection| connection.is_closing());
+    let kept = session.as_http1().is_some_and(|http1| http1.will_keepalive());
+    kept && !closing && session.is_body_empty()
 }
 
 /// The status that tells of this error; `None`: nobody is there to be told.

@@ -70,12 +70,12 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
     set_path(original, head, ctx)?;
     if let Some(connection) = &ctx.connection {
         let peer = connection.peer.ip().map(|_| connection.peer_value());
-        ctx.snapshot.forwarded.write(head, &ctx.exchange, peer, connection.local_port)?;
+        ctx.snapshot.forwarded.write(head, &ctx.exchange, peer, connection.port_value())?;
     }
-    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) {
-        if let Some(host) = upstream.host_field(attempt.backend) {
-            head.insert_header(HOST, host.clone())?;
-        }
+    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt)
+        && let Some(host) = upstream.host_field(attempt.backend)
+    {
+        head.insert_header(HOST, host.clone())?;
     }
     let Some(route) = ctx.route() else { return Ok(()) };
     if !route.request_headers.is_empty() {
@@ -128,7 +128,11 @@ fn join_cookies(head: &mut RequestHeader) -> Result<()> {
 }
 
 /// Breaks off a response that takes longer than the upstream's `total`.
-pub(super) fn check_deadline(session: &Session, ctx: &Ctx) -> Result<()> {
+pub(super) fn check_deadline(session: &Session, ctx: &mut Ctx) -> Result<()> {
+    if !std::mem::replace(&mut ctx.body_began, true) {
+        // The first piece comes with the head or soon after, and most responses have no other: no look at the clock.
+        return Ok(());
+    }
     match ctx.deadline {
         Some(deadline) if Instant::now() > deadline && !session.was_upgraded() => {
             let error = Error::explain(ErrorType::ReadTimedout, "the time for the whole exchange is up");

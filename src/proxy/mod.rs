@@ -36,10 +36,11 @@ impl Proxy {
 
 #[async_trait]
 impl ProxyHttp for Proxy {
-    type CTX = Ctx;
+    // Boxed: Pingora moves it from future to future.
+    type CTX = Box<Ctx>;
 
-    fn new_ctx(&self) -> Ctx {
-        Ctx::new(self.gateway.snapshot())
+    fn new_ctx(&self) -> Box<Ctx> {
+        Box::new(Ctx::new(self.gateway.snapshot()))
     }
 
     /// Response compression is off until a route can ask for it, so no module runs.
@@ -47,13 +48,13 @@ impl ProxyHttp for Proxy {
 
     // The way in: the client, the route, the filters.
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         admit::request(session, ctx).await
     }
 
     // The way to a backend; again for each retry.
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         forward::choose(session, ctx)
     }
 
@@ -64,7 +65,7 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         _: std::os::fd::RawFd,
         _: Option<&Digest>,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         forward::connected(reused, ctx);
         Ok(())
@@ -74,19 +75,29 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         head: &mut RequestHeader,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<()> {
         forward::request_head(session, head, ctx)
     }
 
     // The way back.
 
-    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<()> {
         respond::upstream_head(head, ctx);
         Ok(())
     }
 
-    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<()> {
         respond::downstream_head(session, head, ctx)
     }
 
@@ -95,7 +106,7 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         _: &mut Option<Bytes>,
         _: bool,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
     ) -> Result<Option<Duration>> {
         forward::check_deadline(session, ctx)?;
         Ok(None)
@@ -103,7 +114,7 @@ impl ProxyHttp for Proxy {
 
     // When a phase failed.
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Ctx, error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Box<Ctx>, error: Box<Error>) -> Box<Error> {
         fail::connect(ctx, error)
     }
 
@@ -112,29 +123,29 @@ impl ProxyHttp for Proxy {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Ctx,
+        ctx: &mut Box<Ctx>,
         reused: bool,
     ) -> Box<Error> {
         fail::exchange(session, ctx, error, reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Box<Ctx>) -> FailToProxy {
         fail::answer(session, error, ctx).await
     }
 
     // The access log, the counters and our own debug lines tell of failures; Pingora's error lines would tell them twice.
 
-    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Ctx>, _: &Error) -> bool {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Box<Ctx>, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
 
     // The end, always and once.
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Box<Ctx>) {
         record::request(&self.gateway, session, ctx);
     }
 }

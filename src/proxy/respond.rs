@@ -28,8 +28,12 @@ pub(super) fn upstream_head(head: &mut ResponseHeader, ctx: &mut Ctx) {
     stats.first_byte.observe(now.duration_since(attempt.began));
     stats.requests.count(head.status.as_u16());
     if !upstream.keep_server_headers() {
-        head.remove_header(&SERVER);
-        head.remove_header(&X_POWERED_BY);
+        for name in [SERVER, X_POWERED_BY] {
+            // Looking is cheaper than removing what is not there from two maps.
+            if head.headers.contains_key(&name) {
+                head.remove_header(&name);
+            }
+        }
     }
 }
 
@@ -104,7 +108,10 @@ fn error_page(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result
     let id = ctx.exchange.id.as_str();
     let (content_type, body) = match ctx.route() {
         Some(route) => route.errors.page(head.status, accept, id),
-        None => error_pages::page(head.status, accept, id),
+        None => match ctx.snapshot.routes.site_pages(&ctx.exchange.host) {
+            Some(pages) => pages.page(head.status, accept, id),
+            None => error_pages::page(head.status, accept, id),
+        },
     };
     head.insert_header(CONTENT_TYPE, content_type)?;
     Ok(body)

@@ -4,6 +4,8 @@
 //! and exactly one action.
 
 pub mod condition;
+mod context;
+mod entry;
 pub mod host;
 pub mod normalize;
 mod overlap;
@@ -13,24 +15,21 @@ pub mod predicate;
 pub mod table;
 pub mod target;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::action::{ErrorPages, Redirect, Respond, Rewrite, error_pages, redirect, respond, rewrite};
-use crate::diag::{Issues, Scope, suggest};
+use crate::diag::{Issues, Scope};
 use crate::filter::headers::{self, HeaderOps};
 use crate::filter::{self, BuildContext, Chain};
-use crate::keep::Keep;
 use crate::observe::RouteStats;
 use crate::units::OneOrMany;
 use crate::upstream::retry::{self, Retry};
-use crate::upstream::{self, Upstream};
 
-use host::HostPattern;
+pub use context::{Context, InPlace};
+use host::{HostPattern, Hosts};
 use predicate::Match;
 use table::{Table, TableBuilder, capture_names};
 use target::Target;
@@ -138,23 +137,16 @@ pub struct Routes {
     pub table: Table<u32>,
     /// The routes.
     pub routes: Vec<Route>,
+    /// Where no route is known: the error pages of the site, by host.
+    pages: Hosts,
+    site_pages: Vec<ErrorPages>,
 }
 
-/// Compiles an upstream that a route has in place, under a name.
-pub type InPlace<'a> = dyn FnMut(&str, &upstream::Config, &Scope<'_>) -> Option<Arc<Upstream>> + 'a;
-
-/// What routes need of the rest of the document to be compiled.
-pub struct Context<'a> {
-    /// The named upstreams; `None` for those with faults of their own, so that no further fault is told of them.
-    pub upstreams: &'a BTreeMap<String, Option<Arc<Upstream>>>,
-    /// Makes an upstream out of addresses in place.
-    pub in_place: &'a mut InPlace<'a>,
-    /// The upstreams that some route leads to.
-    pub used: BTreeSet<String>,
-    /// What outlives a reload.
-    pub keep: &'a Keep,
-    /// Where relative paths of files begin: the folder of the document.
-    pub folder: &'a Path,
+impl Routes {
+    /// The error pages of the site that has this host, for requests that none of its routes takes.
+    pub fn site_pages(&self, host: &str) -> Option<&ErrorPages> {
+        self.site_pages.get(self.pages.find(host)? as usize)
+    }
 }
 
 /// Compiles all sites.
@@ -162,11 +154,25 @@ pub fn build(sites: &[SiteConfig], context: &mut Context<'_>, issues: &Issues) -
     let root = issues.root();
     let at = root.key("sites");
     let mut table = TableBuilder::new();
-    let mut routes = Vec::new();
-    for (index, site) in sites.iter().enumerate() {
-        site.build(context, &mut table, &mut routes, &at.index(index));
+    let mut built = Built::default();
+    let mut pages = Hosts::default();
+    // Several sites may share a host: the first of them has its pages, so the others are entered before.
+    for (index, site) in sites.iter().enumerate().rev() {
+        for host in HostPattern::parse_all(&site.hosts, &Issues::default().root()) {
+            pages.insert(&host, u32::try_from(index).unwrap_or(u32::MAX));
+        }
     }
-    Routes { table: table.build(issues), routes }
+    for (index, site) in sites.iter().enumerate() {
+        site.build(context, &mut table, &mut built, &at.index(index));
+    }
+    Routes { table: table.build(issues), routes: built.routes, pages, site_pages: built.site_pages }
+}
+
+/// What compiling the sites one by one adds up to.
+#[derive(Default)]
+struct Built {
+    routes: Vec<Route>,
+    site_pages: Vec<ErrorPages>,
 }
 
 /// What the routes of one site share.
@@ -178,9 +184,10 @@ struct Shared {
 }
 
 impl SiteConfig {
-    fn build(&self, context: &mut Context<'_>, table: &mut TableBuilder<u32>, routes: &mut Vec<Route>, at: &Scope<'_>) {
+    fn build(&self, context: &mut Context<'_>, table: &mut TableBuilder<u32>, built: &mut Built, at: &Scope<'_>) {
         let hosts = HostPattern::parse_all(&self.hosts, &at.key("hosts"));
         let shared = self.build_shared(context, at);
+        built.site_pages.push(shared.errors.clone());
         let short = self.short_route();
         let list: &[RouteConfig] = match (&self.routes, &short) {
             (Some(_), Some(_)) => {
@@ -209,9 +216,9 @@ impl SiteConfig {
             let place = if short.is_some() { at } else { &item };
             // A route with faults of its own still stands in the table, so that its overlaps with others are told too.
             let name = route.label();
-            let index = u32::try_from(routes.len()).unwrap_or(u32::MAX);
+            let index = u32::try_from(built.routes.len()).unwrap_or(u32::MAX);
             table.add(&hosts, &route.matches, route.priority, &name, index, place);
-            routes.extend(route.build(&name, &shared, context, place));
+            built.routes.extend(route.build(&name, &shared, context, place));
         }
     }
 
@@ -321,25 +328,5 @@ impl RouteConfig {
         }
         let config = self.respond.as_ref()?;
         Respond::build(config, captures, &at.key("respond")).map(Action::Respond)
-    }
-}
-
-impl Context<'_> {
-    /// The upstream of this name; reports it when there is none.
-    fn upstream(&mut self, name: &str, at: &Scope<'_>) -> Option<Arc<Upstream>> {
-        match self.upstreams.get(name) {
-            Some(upstream) => {
-                self.used.insert(name.to_owned());
-                upstream.clone()
-            }
-            None => {
-                let hint =
-                    suggest::did_you_mean(name, self.upstreams.keys().map(String::as_str)).unwrap_or_else(|| {
-                        "name it under `upstreams`, or write an address with its port, as in `127.0.0.1:3000`".into()
-                    });
-                at.error_hint(format!("no upstream is named `{name}`"), hint);
-                None
-            }
-        }
     }
 }

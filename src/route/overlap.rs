@@ -2,9 +2,9 @@
 
 use ahash::{AHashMap, AHashSet};
 
+use super::entry::{Level, Route};
 use super::host::HostPattern;
 use super::path::{MAX_SEGMENTS, Pattern, Segment};
-use super::table::{Level, Route};
 use crate::diag::{Issue, Issues, Path, Place, Severity};
 use crate::exchange::Captures;
 

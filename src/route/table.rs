@@ -9,12 +9,12 @@ use std::fmt;
 
 use ahash::AHashMap;
 use pingora::http::RequestHeader;
-use smallvec::SmallVec;
 
+use super::entry::{Leaf, Level, Route};
 use super::host::{HostPattern, Hosts};
 use super::overlap::Overlaps;
 use super::path::Pattern;
-use super::path_tree::{PathTree, PathTreeBuilder};
+use super::path_tree::PathTreeBuilder;
 use super::predicate::{Match, Predicate};
 use crate::diag::{Issues, Path, Scope};
 use crate::exchange::{Captures, Exchange};
@@ -27,16 +27,6 @@ pub struct Table<T> {
     routes: Box<[Route<T>]>,
 }
 
-/// One route.
-#[derive(Debug)]
-pub(super) struct Route<T> {
-    pub(super) name: Box<str>,
-    pub(super) priority: i32,
-    pub(super) patterns: Box<[Pattern]>,
-    pub(super) predicate: Predicate,
-    payload: T,
-}
-
 /// The routes of some hosts.
 #[derive(Debug)]
 struct Site {
@@ -44,16 +34,6 @@ struct Site {
     levels: Box<[Level]>,
     routes: Box<[u32]>,
 }
-
-/// The routes of one priority.
-#[derive(Debug)]
-pub(super) struct Level {
-    pub(super) tree: PathTree,
-    /// The routes of each leaf of the tree, in the order in which they are tried.
-    pub(super) leaves: Box<[Leaf]>,
-}
-
-pub(super) type Leaf = SmallVec<[u32; 4]>;
 
 /// The names of the pieces that the paths of a match capture, in the order of [`Exchange::captures`].
 pub fn capture_names(matching: &Match) -> Vec<Box<str>> {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::Context;
+use super::context::Context;
 use crate::diag::Scope;
 use crate::upstream::{self, Upstream, looks_like_address};
 

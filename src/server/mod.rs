@@ -10,6 +10,8 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 
+use tokio::runtime::Builder;
+
 use crate::admin::Admin;
 use crate::config::Config;
 use crate::gateway::{Checked, Gateway};
@@ -17,6 +19,7 @@ use crate::keep::Keep;
 use crate::listen::Acceptor;
 use crate::observe::ProcessStats;
 use crate::proxy::Proxy;
+use signals::{Heard, Signals};
 
 /// Idle connections to backends that are kept for each thread, at most.
 const KEPT_CONNECTIONS: usize = 512;
@@ -34,6 +37,8 @@ pub struct Start {
     pub keep: Arc<Keep>,
     /// What is counted.
     pub stats: Arc<ProcessStats>,
+    /// Whether reports may be coloured.
+    pub colour: bool,
 }
 
 /// Serves until told to stop. Returns after SIGTERM (drained) or SIGINT; the error tells why it could not start.
@@ -42,7 +47,10 @@ pub fn run(start: Start, ready: impl FnOnce(&Gateway)) -> Result<(), String> {
     let work_stealing = start.checked.config.runtime.work_stealing;
     let conf = server_conf(&start.checked.config);
     raise_file_limit();
-    let gateway = Gateway::start(start.checked, start.keep, start.stats)?;
+    let own = Builder::new_multi_thread().worker_threads(1).thread_name("signals").enable_all().build();
+    let own = own.map_err(|error| format!("error: signals cannot be heard: {error}"))?;
+    let heard = Heard::begin(&own);
+    let gateway = Gateway::start(start.checked, start.keep, start.stats, start.colour)?;
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
 
@@ -58,8 +66,11 @@ pub fn run(start: Start, ready: impl FnOnce(&Gateway)) -> Result<(), String> {
     let admin = Arc::new(Admin::new(Arc::clone(&gateway)));
     server.add_service(Acceptor::new("admin", 1, admin, Arc::clone(&gateway.admin_listeners)));
 
+    for (address, bound) in gateway.listeners.bound() {
+        tracing::info!(%address, ?bound, "listening");
+    }
     ready(&gateway);
-    let watch = signals::Signals::new(Arc::clone(&gateway), start.path);
+    let watch = Signals::new(heard, Arc::clone(&gateway), start.path);
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
     gateway.snapshot().access_log.flush(LAST_LINES);
     Ok(())

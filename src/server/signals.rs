@@ -1,25 +1,50 @@
 //! What the process is told from outside: SIGHUP reloads, SIGUSR1 reopens logs, SIGTERM and SIGQUIT drain, SIGINT stops.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::gateway::Gateway;
 
-/// Listens to signals and to changed files, and tells Pingora when to stop.
+/// The signals that are heard. They are heard from the moment this is made, so that none ends a process that is only
+/// starting; what came meanwhile is acted upon once it serves.
+pub(super) struct Heard {
+    hangup: Option<Signal>,
+    reopen: Option<Signal>,
+    terminate: Option<Signal>,
+    quit: Option<Signal>,
+    interrupt: Option<Signal>,
+}
+
+impl Heard {
+    /// Begins to listen. The runtime's worker tells the signals on: it must live as long as they are waited for.
+    pub(super) fn begin(runtime: &Runtime) -> Self {
+        let _inside = runtime.enter();
+        Self {
+            hangup: listen(SignalKind::hangup()),
+            reopen: listen(SignalKind::user_defined1()),
+            terminate: listen(SignalKind::terminate()),
+            quit: listen(SignalKind::quit()),
+            interrupt: listen(SignalKind::interrupt()),
+        }
+    }
+}
+
+/// Acts on signals and on changed files, and tells Pingora when to stop.
 pub(super) struct Signals {
+    heard: Mutex<Option<Heard>>,
     gateway: Arc<Gateway>,
     path: Option<PathBuf>,
 }
 
 impl Signals {
-    pub(super) fn new(gateway: Arc<Gateway>, path: Option<PathBuf>) -> Self {
-        Self { gateway, path }
+    pub(super) fn new(heard: Heard, gateway: Arc<Gateway>, path: Option<PathBuf>) -> Self {
+        Self { heard: Mutex::new(Some(heard)), gateway, path }
     }
 
     async fn reload(&self, cause: &str) {
@@ -60,31 +85,23 @@ impl Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let mut hangup = listen(SignalKind::hangup());
-        let mut reopen = listen(SignalKind::user_defined1());
-        let mut terminate = listen(SignalKind::terminate());
-        let mut quit = listen(SignalKind::quit());
-        let mut interrupt = listen(SignalKind::interrupt());
-        let mut files = Files::look(&self.gateway);
+        // Asked a second time, which Pingora does not do, there is nothing more to hear.
+        let Some(mut heard) = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return std::future::pending().await;
+        };
         loop {
             tokio::select! {
-                () = next(&mut hangup) => {
-                    self.reload("SIGHUP").await;
-                    files = Files::look(&self.gateway);
-                }
-                () = next(&mut reopen) => self.gateway.snapshot().access_log.reopen(),
-                () = files.changed(&self.gateway) => {
-                    self.reload("a file has changed").await;
-                    files = Files::look(&self.gateway);
-                }
-                () = next(&mut terminate) => break,
-                () = next(&mut quit) => break,
-                () = next(&mut interrupt) => return ShutdownSignal::FastShutdown,
+                () = next(&mut heard.hangup) => self.reload("SIGHUP").await,
+                () = changed(&self.gateway) => self.reload("a file has changed").await,
+                () = next(&mut heard.reopen) => self.gateway.snapshot().access_log.reopen(),
+                () = next(&mut heard.terminate) => break,
+                () = next(&mut heard.quit) => break,
+                () = next(&mut heard.interrupt) => return ShutdownSignal::FastShutdown,
             }
         }
         tokio::select! {
             () = self.drain() => {}
-            () = next(&mut interrupt) => {}
+            () = next(&mut heard.interrupt) => {}
         }
         // All that may be waited for has been waited for; Pingora's own grace period would be a fixed sleep.
         ShutdownSignal::FastShutdown
@@ -102,36 +119,23 @@ async fn next(signal: &mut Option<Signal>) {
     }
 }
 
-/// The document's files as they were last seen. Looking is robust where notifications are not: editors that rename,
-/// links that move, files that come back.
-struct Files(BTreeMap<PathBuf, Option<(SystemTime, u64)>>);
-
-impl Files {
-    fn look(gateway: &Gateway) -> Self {
-        let stamp = |path: &PathBuf| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.modified().ok()?, found.len()))
-        };
-        Self(gateway.files().into_iter().map(|path| (path.clone(), stamp(&path))).collect())
-    }
-
-    /// Waits until a file has changed and then held still for one look; for ever where no watching is asked for.
-    async fn changed(&mut self, gateway: &Gateway) {
-        let mut pending = false;
-        loop {
-            let every = gateway.watch_interval();
-            if every.is_zero() {
-                // A reload may ask for watching: it makes this future anew.
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(every.max(Duration::from_millis(50))).await;
-            let now = Self::look(gateway);
-            let moved = now.0 != self.0;
-            self.0 = now.0;
-            if pending && !moved {
-                return;
-            }
-            pending |= moved;
+/// Waits until a file of the document is not as it was read, and has then held still for one look; for ever where no
+/// watching is asked for. A reload may ask for it: it makes this future anew.
+async fn changed(gateway: &Gateway) {
+    let mut seen = gateway.files();
+    let mut pending = false;
+    loop {
+        let every = gateway.watch_interval();
+        if every.is_zero() {
+            return std::future::pending().await;
         }
+        tokio::time::sleep(every.max(Duration::from_millis(50))).await;
+        let now = seen.look_again();
+        let moved = now != seen;
+        seen = now;
+        if pending && !moved {
+            return;
+        }
+        pending |= moved;
     }
 }

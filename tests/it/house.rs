@@ -11,10 +11,9 @@ use regex::Regex;
 const FLOORS: &[&[&str]] = &[
     &["units", "diag", "keep", "reply"],
     &["exchange"],
-    // One above the other, though the front page draws them beside one another: log formats and fields hold templates.
     &["template"],
     &["field", "observe"],
-    &["filter", "action", "upstream"],
+    &["filter", "action", "upstream", "forwarded"],
     &["route", "listen"],
     &["config"],
     &["gateway"],

@@ -9,6 +9,7 @@ mod admin;
 mod bad;
 mod cli;
 mod conf;
+mod docs;
 mod document;
 mod errors;
 mod filters;

@@ -71,7 +71,7 @@ fn an_address_that_is_taken_is_told() {
     std::fs::write(dir.path().join("edgeway.yaml"), document).unwrap();
     let output = edgeway(dir.path(), &["run", "edgeway.yaml"], &[]);
     assert_ne!(output.code, Some(0));
-    assert!(output.stderr.contains(&address) && output.stderr.contains("in use"), "{output:?}");
+    assert!(output.stderr.contains(&address) && output.stderr.contains("another process listens there"), "{output:?}");
     assert!(!output.all().contains("panicked"), "{output:?}");
 }
 

@@ -1,0 +1,27 @@
+//! What a table holds: its routes, and those of one host and priority as a look-up goes through them.
+
+use smallvec::SmallVec;
+
+use super::path::Pattern;
+use super::path_tree::PathTree;
+use super::predicate::Predicate;
+
+/// One route.
+#[derive(Debug)]
+pub(super) struct Route<T> {
+    pub(super) name: Box<str>,
+    pub(super) priority: i32,
+    pub(super) patterns: Box<[Pattern]>,
+    pub(super) predicate: Predicate,
+    pub(super) payload: T,
+}
+
+/// The routes of one priority.
+#[derive(Debug)]
+pub(super) struct Level {
+    pub(super) tree: PathTree,
+    /// The routes of each leaf of the tree, in the order in which they are tried.
+    pub(super) leaves: Box<[Leaf]>,
+}
+
+pub(super) type Leaf = SmallVec<[u32; 4]>;
