@@ -103,9 +103,10 @@ impl Document {
         loader.finish()
     }
 
-    /// The document as a `T`; `None` with at least one error more in `issues`.
-    pub fn deserialize<T: DeserializeOwned>(&self, issues: &Issues) -> Option<T> {
-        match from_value(&self.value) {
+    /// The document as a `T`; `None` with at least one error more in `issues`. Once: the values are let go, since those
+    /// of a large document take much room; what reports need stays.
+    pub fn deserialize<T: DeserializeOwned>(&mut self, issues: &Issues) -> Option<T> {
+        match from_value(&std::mem::take(&mut self.value)) {
             Ok(built) => Some(built),
             Err(faults) => {
                 faults.into_iter().for_each(|fault| issues.push(fault));
@@ -453,7 +454,7 @@ mod tests {
         let folder = folder(files);
         let issues = Issues::default();
         let report = match Document::read_with(&folder.path().join(files[0].0), &no_env) {
-            Ok(document) => {
+            Ok(mut document) => {
                 document.deserialize::<Sample>(&issues);
                 document.report(issues.into_vec(), false)
             }
@@ -464,7 +465,7 @@ mod tests {
 
     fn read(files: &[(&str, &str)]) -> Sample {
         let folder = folder(files);
-        let document = Document::read_with(&folder.path().join(files[0].0), &no_env).unwrap();
+        let mut document = Document::read_with(&folder.path().join(files[0].0), &no_env).unwrap();
         document.deserialize(&Issues::default()).unwrap()
     }
 
@@ -477,7 +478,7 @@ mod tests {
 
     #[test]
     fn a_document_is_read_whole() {
-        let document = Document::from_text("a.yaml", DOCUMENT, &no_env).unwrap();
+        let mut document = Document::from_text("a.yaml", DOCUMENT, &no_env).unwrap();
         let sample: Sample = document.deserialize(&Issues::default()).unwrap();
         assert_eq!((sample.runtime.threads, sample.runtime.drain), (Some(4), crate::units::HumanDuration::secs(90)));
         assert_eq!(sample.upstreams["canary"].0.servers, ["10.0.0.1:80", "10.0.0.2:80"]);
@@ -598,7 +599,7 @@ hint: write an address or a prefix, as in `10.0.0.0/8`
             ("${client.ip} ${port} ${Port} ${} ${PORT", "${client.ip} ${port} ${Port} ${} ${PORT"),
             ("${9A} ${P-X:-a}", "${9A} ${P-X:-a}"),
         ] {
-            let document = Document::from_text("a.yaml", &format!("listeners: '{text}'"), &env).unwrap();
+            let mut document = Document::from_text("a.yaml", &format!("listeners: '{text}'"), &env).unwrap();
             let sample: Sample = document.deserialize(&Issues::default()).unwrap();
             assert_eq!(sample.listeners[0], filled, "{text}");
         }
@@ -745,7 +746,7 @@ hint: write an address or a prefix, as in `10.0.0.0/8`
         let issues = Issues::default();
         match Document::from_text("a.yaml", text, &no_env) {
             Err(broken) => !broken.report(true).is_empty(),
-            Ok(document) => {
+            Ok(mut document) => {
                 let built = document.deserialize::<Sample>(&issues).is_some();
                 built == document.report(issues.into_vec(), false).is_empty()
             }

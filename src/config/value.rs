@@ -335,6 +335,11 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         let Some((index, item)) = self.take() else { return Ok(None) };
         seed.deserialize(item).map(Some).map_err(|fault| fault.within(Step::Index(index)))
     }
+
+    /// At most so many: a list gets the room that it needs, not the next power of two, which counts in large documents.
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.items.len() - self.next.min(self.items.len()))
+    }
 }
 
 struct Entries<'v> {

@@ -49,7 +49,7 @@ pub fn check(path: &Path, colour: bool) -> Result<Checked, String> {
 }
 
 /// Compiles a document that was read already.
-pub fn check_document(document: Document, environment: &Environment<'_>, colour: bool) -> Result<Checked, String> {
+pub fn check_document(mut document: Document, environment: &Environment<'_>, colour: bool) -> Result<Checked, String> {
     let files = Files::look(document.files());
     let issues = Issues::default();
     let Some(config) = document.deserialize::<Config>(&issues) else {

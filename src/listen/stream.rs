@@ -28,11 +28,9 @@ use super::wire::Wire;
 
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
-/// Up to this much of a response is gathered before it is sent: its head and a small body go out together.
-const GATHER: usize = 4096;
-
-/// The first size of the write buffer: a response head and a little more.
-const FIRST_GATHER: usize = 1024;
+/// Up to this much of a response is gathered before it is sent, so that its head and a small body go out together. What
+/// is larger goes out with what was gathered before, in one system call and without a copy.
+const GATHER: usize = 1024;
 
 /// How long, and how many bytes, of a request that nobody wants are read before its connection is dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -141,7 +139,7 @@ impl EdgeStream {
 
     fn gather(&mut self, data: &[u8]) {
         if self.unsent.capacity() == 0 {
-            self.unsent.reserve(FIRST_GATHER.max(data.len()));
+            self.unsent.reserve(GATHER);
         }
         self.unsent.extend_from_slice(data);
     }

@@ -84,7 +84,7 @@ fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Res
         None => return Err(StatusCode::BAD_REQUEST),
     }
     let path = head.uri.path();
-    if !path.starts_with('/') && path != "*" {
+    if !(path.starts_with('/') || path == "*") || !head.raw_path_is_utf8() {
         return Err(StatusCode::BAD_REQUEST);
     }
     exchange.normal_path = normalize(path);

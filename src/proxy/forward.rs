@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HOST, HeaderValue};
+use http::header::{COOKIE, HOST, HeaderMap, HeaderValue};
+use http::request::Parts;
 use http::{StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::Ctx;
 use super::ctx::Attempt;
@@ -62,20 +63,31 @@ pub(super) fn connected(reused: bool, ctx: &mut Ctx) {
 }
 
 /// Makes the head that the backend gets out of the client's.
+///
+/// Its names go out in lower case (but for the commonest), as HTTP/2 has them and most proxies do: keeping each client's
+/// way of writing them would mean a second map for each head, and twice the work for each field.
 pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
     let original = session.req_header();
+    let ends = head.send_end_stream();
+    let mut parts = Parts::from(std::mem::replace(head, RequestHeader::from(nothing())));
     if original.version == Version::HTTP_2 {
-        join_cookies(head)?;
+        join_cookies(&mut parts.headers);
     }
-    set_path(original, head, ctx)?;
+    if let Some(uri) = upstream_uri(original, ctx)? {
+        parts.uri = uri;
+    }
     if let Some(connection) = &ctx.connection {
         let peer = connection.peer.ip().map(|_| connection.peer_value());
-        ctx.snapshot.forwarded.write(head, &ctx.exchange, peer, connection.port_value())?;
+        ctx.snapshot.forwarded.write(&mut parts, &ctx.exchange, peer, connection.port_value());
     }
     if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt)
         && let Some(host) = upstream.host_field(attempt.backend)
     {
-        head.insert_header(HOST, host.clone())?;
+        parts.headers.insert(HOST, host.clone());
+    }
+    *head = RequestHeader::from(parts);
+    if let Some(ends) = ends {
+        head.set_send_end_stream(ends);
     }
     let Some(route) = ctx.route() else { return Ok(()) };
     if !route.request_headers.is_empty() {
@@ -87,13 +99,18 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
     Ok(())
 }
 
-/// Puts in the path that was matched, or what the route rewrites it to, with the query as it was.
-fn set_path(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
+/// The head that stands in while another is changed.
+fn nothing() -> Parts {
+    http::Request::new(()).into_parts().0
+}
+
+/// The path that was matched, or what the route rewrites it to, with the query as it was. `None`: as it was sent.
+fn upstream_uri(original: &RequestHeader, ctx: &Ctx) -> Result<Option<Uri>> {
     let route = ctx.route();
     let path = ctx.exchange.path(original);
     let path = match route.and_then(|route| route.rewrite.as_ref()) {
         Some(rewrite) => rewrite.apply(path, &ctx.facts(original, None)),
-        None if ctx.exchange.normal_path.is_none() || route.is_some_and(|route| route.raw_path) => return Ok(()),
+        None if ctx.exchange.normal_path.is_none() || route.is_some_and(|route| route.raw_path) => return Ok(None),
         None => path.into(),
     };
     let mut target = String::with_capacity(path.len() + 1 + original.uri.query().map_or(0, str::len));
@@ -102,28 +119,23 @@ fn set_path(original: &RequestHeader, head: &mut RequestHeader, ctx: &Ctx) -> Re
         target.push('?');
         target.push_str(query);
     }
-    match Uri::try_from(target) {
-        Ok(uri) => head.set_uri(uri),
-        Err(error) => return Error::e_because(ErrorType::HTTPStatus(400), "the path cannot be forwarded", error),
-    }
-    Ok(())
+    Uri::try_from(target).map(Some).or_err(ErrorType::HTTPStatus(400), "the path cannot be forwarded")
 }
 
 /// Joins the cookies that HTTP/2 lets a client send in pieces (RFC 9113 8.2.3).
-fn join_cookies(head: &mut RequestHeader) -> Result<()> {
-    if head.headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return Ok(());
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
     }
     let mut joined = Vec::with_capacity(256);
-    for piece in head.headers.get_all(COOKIE) {
+    for piece in headers.get_all(COOKIE) {
         if !joined.is_empty() {
             joined.extend_from_slice(b"; ");
         }
         joined.extend_from_slice(piece.as_bytes());
     }
-    match HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        Ok(value) => head.insert_header(COOKIE, value),
-        Err(_) => Ok(()),
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(COOKIE, value);
     }
 }
 

@@ -12,8 +12,8 @@ use crate::exchange::Captures;
 const ANY: &str = "\0";
 
 /// Collects what overlaps, over all sites.
-pub(super) struct Overlaps<'a, T> {
-    routes: &'a [Route<T>],
+pub(super) struct Overlaps<'a> {
+    routes: &'a [Route],
     same: AHashSet<(u32, u32)>,
     found: Vec<(u32, u32, String)>,
     /// For each route that is covered somewhere: in how many places, and by which route in the last.
@@ -22,13 +22,13 @@ pub(super) struct Overlaps<'a, T> {
     places: Vec<usize>,
 }
 
-impl<'a, T> Overlaps<'a, T> {
-    pub(super) fn new(routes: &'a [Route<T>]) -> Self {
+impl<'a> Overlaps<'a> {
+    pub(super) fn new(routes: &'a [Route]) -> Self {
         let places = vec![0; routes.len()];
         Self { routes, same: AHashSet::new(), found: Vec::new(), covered: AHashMap::new(), places }
     }
 
-    fn route(&self, index: u32) -> &'a Route<T> {
+    fn route(&self, index: u32) -> &'a Route {
         &self.routes[index as usize]
     }
 

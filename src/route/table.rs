@@ -10,7 +10,7 @@ use std::fmt;
 use ahash::AHashMap;
 use pingora::http::RequestHeader;
 
-use super::entry::{Leaf, Level, Route};
+use super::entry::{Brief, Leaf, Level, Route};
 use super::host::{HostPattern, Hosts};
 use super::overlap::Overlaps;
 use super::path::Pattern;
@@ -24,7 +24,8 @@ use crate::exchange::{Captures, Exchange};
 pub struct Table<T> {
     hosts: Hosts,
     sites: Box<[Site]>,
-    routes: Box<[Route<T>]>,
+    routes: Box<[Route]>,
+    briefs: Box<[Brief<T>]>,
 }
 
 /// The routes of some hosts.
@@ -46,7 +47,8 @@ pub fn capture_names(matching: &Match) -> Vec<Box<str>> {
 /// Collects routes for a [`Table`].
 #[derive(Debug)]
 pub struct TableBuilder<T> {
-    routes: Vec<Route<T>>,
+    routes: Vec<Route>,
+    briefs: Vec<Brief<T>>,
     places: Vec<Path>,
     hosts: AHashMap<HostPattern, Vec<u32>>,
 }
@@ -60,7 +62,7 @@ impl<T> Default for TableBuilder<T> {
 impl<T> TableBuilder<T> {
     /// A table without routes.
     pub fn new() -> Self {
-        Self { routes: Vec::new(), places: Vec::new(), hosts: AHashMap::new() }
+        Self { routes: Vec::new(), briefs: Vec::new(), places: Vec::new(), hosts: AHashMap::new() }
     }
 
     /// Adds a route of these hosts, with `at` as its place. What is wrong with its match is reported, and the route left
@@ -86,7 +88,9 @@ impl<T> TableBuilder<T> {
             }
         }
         let route = self.routes.len() as u32;
-        self.routes.push(Route { name: name.into(), priority, patterns: patterns.into(), predicate, payload });
+        let names = patterns.first().map_or(0, |pattern| u16::try_from(pattern.names().len()).unwrap_or(u16::MAX));
+        self.briefs.push(Brief { payload, names, unconditional: predicate.count() == 0 });
+        self.routes.push(Route { name: name.into(), priority, patterns: patterns.into(), predicate });
         self.places.push(at.path());
         for host in hosts {
             let routes = match self.hosts.get_mut(host) {
@@ -115,7 +119,7 @@ impl<T> TableBuilder<T> {
             hosts.insert(&pattern, site);
         }
         overlaps.report(&self.places, issues);
-        Table { hosts, sites: sites.into(), routes: self.routes.into() }
+        Table { hosts, sites: sites.into(), routes: self.routes.into(), briefs: self.briefs.into() }
     }
 }
 
@@ -135,12 +139,7 @@ struct Draft<'a> {
 }
 
 impl Site {
-    fn build<'a, T>(
-        chosen: &[u32],
-        routes: &'a [Route<T>],
-        host: &HostPattern,
-        overlaps: &mut Overlaps<'a, T>,
-    ) -> Self {
+    fn build<'a>(chosen: &[u32], routes: &'a [Route], host: &HostPattern, overlaps: &mut Overlaps<'a>) -> Self {
         let mut drafts: BTreeMap<Reverse<i32>, Draft<'a>> = BTreeMap::new();
         for &index in chosen {
             let route = &routes[index as usize];
@@ -171,7 +170,7 @@ impl<T> Table<T> {
         let mut captures = Captures::new();
         let found = self.search(head, exchange, &mut captures);
         exchange.captures = captures;
-        found.map(|route| &self.routes[route as usize].payload)
+        found.map(|route| &self.briefs[route as usize].payload)
     }
 
     fn search(&self, head: &RequestHeader, exchange: &Exchange, captures: &mut Captures) -> Option<u32> {
@@ -181,7 +180,10 @@ impl<T> Table<T> {
         for level in &site.levels {
             let found = level.tree.find(path, captures, &mut |leaf| {
                 let mut routes = level.leaves[leaf as usize].iter().copied();
-                chosen = routes.find(|route| self.routes[*route as usize].predicate.matches(head, exchange));
+                chosen = routes.find(|&route| {
+                    self.briefs[route as usize].unconditional
+                        || self.routes[route as usize].predicate.matches(head, exchange)
+                });
                 chosen.is_some()
             });
             if found {
@@ -189,9 +191,7 @@ impl<T> Table<T> {
             }
         }
         // A rest without a name is a piece too, the last; a route without a match captures nothing.
-        let names =
-            chosen.and_then(|route| self.routes[route as usize].patterns.first()).map_or(0, |p| p.names().len());
-        captures.truncate(names);
+        captures.truncate(chosen.map_or(0, |route| self.briefs[route as usize].names.into()));
         chosen
     }
 
@@ -202,7 +202,7 @@ impl<T> Table<T> {
         let Some(site) = self.hosts.find(&exchange.host).map(|site| &self.sites[site as usize]) else {
             return Explanation { host, routes: Vec::new() };
         };
-        let mut tried: Vec<(&Route<T>, &Pattern)> = site
+        let mut tried: Vec<(&Route, &Pattern)> = site
             .routes
             .iter()
             .map(|route| &self.routes[*route as usize])
@@ -213,7 +213,7 @@ impl<T> Table<T> {
             by_path.then_with(|| a.predicate.precedence(&b.predicate))
         });
         let mut taken = false;
-        let verdict = |(route, pattern): (&Route<T>, &Pattern)| {
+        let verdict = |(route, pattern): (&Route, &Pattern)| {
             let outcome = if !pattern.matches(exchange.path(head)) {
                 Outcome::OtherPath
             } else if let Some(why) = route.predicate.explain(head, exchange) {
