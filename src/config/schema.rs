@@ -421,7 +421,7 @@ mod tests {
     fn each_block_has_one_section_and_each_link_leads_to_one() {
         let page = page();
         let mut headings: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("## `")).collect();
-        assert_eq!(headings[..2], ["runtime`", "sites[]`"]);
+        assert_eq!(headings[..2], ["runtime`", "upstreams.<name>`"]);
         let anchors: Vec<String> =
             headings.iter().map(|h| h.replace(|c: char| !c.is_alphanumeric() && c != '_', "")).collect();
         let links: Vec<&str> = page.split("](#").skip(1).filter_map(|rest| rest.split(')').next()).collect();
