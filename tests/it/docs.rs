@@ -36,7 +36,9 @@ fn docs_of_the_configuration_are_current() {
 
 #[test]
 fn docs_of_the_metrics_are_current() {
-    assert_current("docs/metrics.md", &edgeway::observe::metrics::markdown());
+    let about =
+        "What `/metrics` on the admin listener tells; [observing.md](guide/observing.md) says which to watch first.";
+    assert_current("docs/metrics.md", &format!("# Metrics\n\n{about}\n\n{}", edgeway::observe::metrics::markdown()));
 }
 
 #[test]
@@ -67,5 +69,31 @@ fn every_link_in_the_docs_leads_somewhere() {
             let target = path.parent().unwrap().join(&found[1]);
             assert!(target.exists(), "{}: {}", path.display(), &found[1]);
         }
+    }
+}
+
+#[test]
+fn the_full_example_holds_every_key_of_the_schema() {
+    let full = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/full.yaml")).unwrap();
+    let schema = edgeway::config::Config::schema();
+    let mut keys = Vec::new();
+    collect_keys(&schema, &mut keys);
+    assert!(keys.len() > 50, "{keys:?}");
+    // A policy without options is written by its name alone.
+    let written = |key: &str| Regex::new(&format!(r"\b{key}\b")).unwrap().is_match(&full);
+    let missing: Vec<_> = keys.iter().filter(|key| !written(key)).collect();
+    assert!(missing.is_empty(), "conf/full.yaml lacks {missing:?}");
+}
+
+fn collect_keys(schema: &serde_json::Value, keys: &mut Vec<String>) {
+    match schema {
+        serde_json::Value::Object(members) => {
+            if let Some(properties) = members.get("properties").and_then(|properties| properties.as_object()) {
+                keys.extend(properties.keys().cloned());
+            }
+            members.values().for_each(|member| collect_keys(member, keys));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| collect_keys(item, keys)),
+        _ => {}
     }
 }
