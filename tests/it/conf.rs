@@ -110,31 +110,34 @@ fn routing_takes_the_routes_that_it_says() {
     let (web, api, next) = (Origin::named("web"), Origin::named("api"), Origin::named("next"));
     let addresses = [LISTEN, ("127.0.0.1:9101", "@web"), ("127.0.0.1:9102", "@api"), ("127.0.0.1:9103", "@next")];
     let gateway = start("routing.yaml", &[&web, &api, &next], &addresses);
-    let cases: &[(&str, &str, &[(&str, &str)], &str)] = &[
-        ("GET", "/", &[], "home"),
-        ("GET", "/static", &[], "static"),
-        ("GET", "/static/a/b", &[], "static"),
-        ("GET", "/statics", &[], "rest"),
-        ("GET", "/administration", &[], "admin"),
-        ("GET", "/users/7/files/a/b", &[], "user-files"),
-        ("GET", "/users/me", &[], "me"),
-        ("GET", "/users/7", &[], "user"),
-        ("GET", "/2024/05", &[], "archive"),
-        ("GET", "/rss", &[], "feeds"),
-        ("POST", "/api/w", &[("Content-Type", "application/json; charset=utf-8")], "api-write"),
-        ("GET", "/api/r", &[], "api-read"),
-        ("POST", "/api/o", &[("Content-Type", "text/plain")], "api-other"),
-        ("GET", "/preview/a?token=0123456789abcdef", &[("Cookie", "a=b; beta=true")], "preview"),
-        ("GET", "/preview/b?token=short", &[("Cookie", "beta=true")], "rest"),
-        ("GET", "/search?q=x", &[], "search"),
-        ("GET", "/search?q=bot", &[("User-Agent", "GreatBot/1")], "rest"),
-        ("GET", "/search?n=1", &[("X-Search", "")], "search"),
-        ("GET", "/drill", &[("X-Maintenance", "drill")], "maintenance"),
+    let cases = [
+        ("GET", "/", "", "home"),
+        ("GET", "/static", "", "static"),
+        ("GET", "/static/a/b", "", "static"),
+        ("GET", "/statics", "", "rest"),
+        ("GET", "/administration", "", "admin"),
+        ("GET", "/users/7/files/a/b", "", "user-files"),
+        ("GET", "/users/me", "", "me"),
+        ("GET", "/users/7", "", "user"),
+        ("GET", "/2024/05", "", "archive"),
+        ("GET", "/rss", "", "feeds"),
+        ("POST", "/api/w", "Content-Type: application/json; charset=utf-8", "api-write"),
+        ("GET", "/api/r", "", "api-read"),
+        ("POST", "/api/o", "Content-Type: text/plain", "api-other"),
+        ("GET", "/preview/a?token=0123456789abcdef", "Cookie: a=b; beta=true", "preview"),
+        ("GET", "/preview/b?token=short", "Cookie: beta=true", "rest"),
+        ("GET", "/search?q=x", "", "search"),
+        ("GET", "/search?q=bot", "User-Agent: GreatBot/1", "rest"),
+        ("GET", "/search?n=1", "X-Search: ", "search"),
+        ("GET", "/drill", "X-Maintenance: drill", "maintenance"),
     ];
-    for (method, target, fields, route) in cases {
-        let request = Request::new(method, target).host("shop.example.com");
-        gateway.request(&fields.iter().fold(request, |request, (name, value)| request.header(name, value)));
-        assert_eq!(gateway.log_line("path", *target)["route"], *route, "{method} {target}");
+    for (method, target, field, route) in cases {
+        let mut request = Request::new(method, target).host("shop.example.com");
+        if let Some((name, value)) = field.split_once(": ") {
+            request = request.header(name, value);
+        }
+        gateway.request(&request);
+        assert_eq!(gateway.log_line("path", target)["route"], *route, "{method} {target}");
     }
     assert_eq!(gateway.request(&get("/x").host("a.b.example.com")).echo().origin, "web");
     assert_eq!(gateway.request(&get("/x").host("example.com")).status, 421);
