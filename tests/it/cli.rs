@@ -218,6 +218,19 @@ fn completions_are_for_the_shell_named() {
 }
 
 #[test]
+fn a_demo_without_its_ports_says_how_to_choose_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = Gateway::start("sites:\n  - respond: x\n");
+    let admin = format!("127.0.0.1:{}", reserved_port());
+    let output = edgeway(dir.path(), &["demo", "--listen", &taken.address(), "--admin", &admin], &[]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(
+        output.stderr.contains("another process listens there") && output.stderr.contains("`--listen`"),
+        "{output:?}"
+    );
+}
+
+#[test]
 fn the_demo_starts_says_what_to_try_and_answers() {
     let (listen, admin) = (format!("127.0.0.1:{}", reserved_port()), format!("127.0.0.1:{}", reserved_port()));
     let demo = Running::start(&["demo", "--listen", &listen, "--admin", &admin]);
