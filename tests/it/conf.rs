@@ -277,3 +277,66 @@ sites:
     let direct = ask_from(CLIENT, &edge, &claims("/direct")).echo();
     assert_eq!(direct.header("X-Client"), Some(CLIENT), "{direct:?}");
 }
+
+#[test]
+fn static_responses_need_no_server() {
+    let gateway = start("static-responses.yaml", &[], &[LISTEN]);
+    for (host, path, status, location) in [
+        ("www.example.com", "/ping", 204, None),
+        ("www.example.com", "/robots.txt", 200, None),
+        ("www.example.com", "/posts/a?b=c", 308, Some("https://blog.example.com/a")),
+        ("www.example.com", "/account/x?y=z", 308, Some("https://www.example.com/account/x?y=z")),
+        ("www.example.com", "/old/x?y=z", 301, Some("/new")),
+        ("www.example.com", "/legacy/x", 410, None),
+        ("example.com", "/any?x=1", 301, Some("http://www.example.com/any?x=1")),
+    ] {
+        let response = gateway.request(&get(path).host(host));
+        assert_eq!((response.status, response.header("Location")), (status, location), "{host}{path}");
+    }
+    let contact = gateway.request(&get("/.well-known/security.txt").host("www.example.com"));
+    assert_eq!(
+        (contact.header("Content-Type"), contact.header("Cache-Control")),
+        (Some("text/plain"), Some("max-age=86400"))
+    );
+    assert!(contact.text().starts_with("Contact: "), "{contact:?}");
+}
+
+#[test]
+fn filters_run_in_order_and_the_first_that_answers_ends_it() {
+    let app = Origin::named("app");
+    // A proxy before us may say who the client is, so that one machine can be many clients.
+    let trust = ("listeners:", "runtime: { trusted_proxies: [127.0.0.1] }\nlisteners:");
+    let gateway = start("filters.yaml", &[&app], &[trust, LISTEN, ("127.0.0.1:9101", "@app")]);
+    for (client, path, status) in [
+        ("203.0.113.9", "/any", 403),
+        ("2001:db8:bad::1", "/any", 403),
+        ("198.51.100.9", "/any", 200),
+        ("198.51.100.9", "/office/x", 404),
+        ("198.51.100.7", "/office/x", 200),
+        ("10.1.1.1", "/office/x", 200),
+        ("10.9.1.1", "/office/x", 404),
+    ] {
+        let response = gateway.request(&get(path).header("X-Forwarded-For", client));
+        assert_eq!(response.status, status, "{client} {path}");
+        if status == 200 && path.starts_with("/office") {
+            assert_eq!(response.header("Cache-Control"), Some("private"));
+            assert_eq!(response.echo().header("X-Office"), Some("true"));
+        }
+    }
+    assert_eq!(app.requests(), 3);
+}
+
+#[test]
+fn forwarded_believes_only_whom_it_lists() {
+    let app = Origin::named("app");
+    let trust = ("trusted_proxies: [10.0.0.0/8, ", "trusted_proxies: [127.0.0.1, 10.0.0.0/8, ");
+    let gateway = start("forwarded.yaml", &[&app], &[trust, LISTEN, ("127.0.0.1:9101", "@app")]);
+    // From the right: 10.1.2.3 is a proxy, 198.51.100.7 is the client, and what stands before that is only a claim.
+    let office = get("/office/x").header("X-Forwarded-For", "192.0.2.1, 198.51.100.7, 10.1.2.3");
+    let echo = gateway.request(&office).echo();
+    assert_eq!(echo.header("X-Forwarded-For"), Some("192.0.2.1, 198.51.100.7, 10.1.2.3, 127.0.0.1"));
+    assert!(echo.header("Forwarded").is_some() && echo.header("Via") == Some("1.1 edgeway"), "{echo:?}");
+    assert_eq!(ask_from(CLIENT, &gateway, &office).status, 403, "a stranger cannot claim to be in the office");
+    let stranger = ask_from(CLIENT, &gateway, &get("/x").header("X-Forwarded-For", "198.51.100.7")).echo();
+    assert_eq!(stranger.header("X-Forwarded-For"), Some(CLIENT));
+}
