@@ -35,7 +35,7 @@ lint: setup ## Format and lints only
 
 docs: setup ## Writes docs/configuration.md and docs/metrics.md anew from the types
 	BLESS=1 $(CARGO) test --locked --quiet --test it -- docs
-	@git --no-pager diff --stat -- docs
+	@! git rev-parse --git-dir >/dev/null 2>&1 || git --no-pager diff --stat -- docs
 
 bench: bench-micro bench-load ## The benchmarks in the code, then the load comparison
 

@@ -166,10 +166,7 @@ fn part(name: &str, captures: &[Box<str>], moment: Moment, at: &Scope<'_>) -> Op
     }
     if let Some((_, field, known)) = FIELDS.iter().find(|(field, _, _)| *field == name) {
         if *known > moment {
-            at.error_hint(
-                format!("`${{{name}}}` is not known yet here"),
-                "a request header can speak of the request only",
-            );
+            too_early(name, moment, at);
             return None;
         }
         return Some(Part::Field(*field));
@@ -186,10 +183,7 @@ fn part(name: &str, captures: &[Box<str>], moment: Moment, at: &Scope<'_>) -> Op
     }
     if let Some(text) = name.strip_prefix("response.headers.") {
         if moment < Moment::Response {
-            at.error_hint(
-                format!("`${{{name}}}` is not known yet here"),
-                "a request header can speak of the request only",
-            );
+            too_early(name, moment, at);
             return None;
         }
         return header(text).map(Part::ResponseHeader);
@@ -297,6 +291,16 @@ impl Field {
     }
 }
 
+fn too_early(name: &str, moment: Moment, at: &Scope<'_>) {
+    let hint = match moment {
+        Moment::Request => {
+            "before there is a response, only `${client.…}`, `${request.…}` and the pieces of the path are known"
+        }
+        Moment::Response | Moment::End => "it is known when the response has ended: name it in a log format",
+    };
+    at.error_hint(format!("`${{{name}}}` is not known yet here"), hint);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,7 +350,9 @@ mod tests {
     fn a_wrong_name_is_told() {
         for (text, told) in [
             ("${client.ipp}", "did you mean `client.ip`?"),
-            ("${response.status}", "a request header can speak of the request only"),
+            ("${response.status}", "only `${client.…}`, `${request.…}`"),
+            ("${response.headers.etag}", "only `${client.…}`, `${request.…}`"),
+            ("${duration_ms}", "only `${client.…}`, `${request.…}`"),
             ("${open", "write `$${`"),
         ] {
             let issues = Issues::default();

@@ -33,6 +33,7 @@ struct Fields {
     to: Option<String>,
     /// 301, 302, 303, 307 or 308. Default: 308, permanent, and the method stays (RFC 9110 15.4).
     #[serde(default = "permanent")]
+    #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
     status: u16,
     /// The scheme of the new address. Default: that of the request.
     scheme: Option<Scheme>,

@@ -29,6 +29,7 @@ pub struct Config(Fields);
 #[schemars(rename = "RespondFields")]
 struct Fields {
     /// The status, from 200 to 599. Default: 200.
+    #[schemars(range(min = 200, max = 599))]
     #[serde(default = "ok")]
     status: u16,
     /// The body; may hold `${…}`. Without one, a status of 400 or more gets its error page; others have an empty body.

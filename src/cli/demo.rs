@@ -41,7 +41,9 @@ pub(super) fn demo(options: &Options) -> Result<(), String> {
     let document = Document::from_text("demo.yaml", DOCUMENT, &environment)
         .map_err(|broken| broken.report(super::terminal::colour()))?;
     let guide = guide(&options.listen, &options.admin, &origins);
-    super::serve::serve(document, None, |_| super::terminal::tell(&guide))
+    let told = super::serve::serve(document, None, |_| super::terminal::tell(&guide));
+    // The document is sound: only its addresses can be at fault.
+    told.map_err(|report| format!("{report}\n`--listen` and `--admin` choose other addresses for the demo"))
 }
 
 /// Starts an origin that names itself, at this port or, when that is taken, another, and gives its address.
@@ -107,22 +109,32 @@ fn is_telling(line: &str) -> bool {
 }
 
 fn guide(listen: &str, admin: &str, origins: &[String]) -> String {
+    let tries = [
+        (format!("-i {listen}/shop/hello"), "origin one, three of four times, or two; asked for /hello"),
+        (format!("-i {listen}/canary/x"), "about every tenth answer is origin three's"),
+        (format!("-i -H 'X-Beta: 1' {listen}/canary/x"), "always three: a route with more conditions goes first"),
+        (format!("-i {listen}/users/42/orders"), "an origin, asked for /v2/orders, with X-User-Id: 42"),
+        (format!("-i {listen}/blog/some-post"), "308, to https://blog.example.com/some-post"),
+        (format!("-i {listen}/whoami"), "your address, and the id of this request"),
+        (format!("-i {listen}/internal/x"), "403: a filter lets only 10.0.0.0/8 in"),
+        (
+            format!("-i -H 'X-Forwarded-For: 10.1.2.3' {listen}/internal/x"),
+            "passes: the demo trusts your machine as a proxy",
+        ),
+        (format!("-i {listen}/down"), "502: nobody listens there; both servers were tried"),
+        (format!("-i {listen}/nowhere"), "404, with the document's own page"),
+        (format!("-i -H 'Host: static.localhost' {listen}/"), "another site"),
+        (format!("-s {admin}/metrics"), "the counters of all this"),
+    ];
+    // Few commands are longer, and terminals are not wide: those stand out.
+    let width = tries.iter().map(|(command, _)| command.len()).filter(|length| *length < 44).max().unwrap_or(0);
+    let tries: String = tries.iter().map(|(command, told)| format!("  curl {command:<width$}  {told}\n")).collect();
     format!(
         "\
 A gateway on http://{listen} and three origins: one on {}, two on {}, three on {}.
 The document is built in; the same stands in conf/demo.yaml. In another terminal, try:
 
-  curl -i {listen}/shop/hello           origin one, three of four times, or two; it was asked for /hello
-  curl -i {listen}/canary/x             about every tenth answer is origin three's
-  curl -i -H 'X-Beta: 1' {listen}/canary/x   always three: a route with more conditions goes first
-  curl -i {listen}/users/42/orders      the origin was asked for /v2/orders, with X-User-Id: 42
-  curl -i {listen}/blog/some-post       308, to https://blog.example.com/some-post
-  curl -i {listen}/whoami               what the gateway knows of you
-  curl -i {listen}/internal/x           403: a filter lets only 10.0.0.0/8 in
-  curl -i {listen}/down                 502: nobody listens there, and another server was tried
-  curl -i {listen}/nowhere              404, with the document's own page
-  curl -s {admin}/metrics               the counters of all this
-
+{tries}
 Each request leaves one line of JSON below. Ctrl-C stops it.
 ",
         origins[0], origins[1], origins[2]

@@ -36,7 +36,7 @@ pub(super) fn explain(request: &Request) -> Result<(), String> {
     let head = request.head()?;
     let mut exchange = request.exchange(&head)?;
     let snapshot = &checked.compiled.snapshot;
-    let mut told = format!("{} {} (host {})\n", head.method, exchange.path(&head), or_none(&exchange.host));
+    let mut told = format!("{} {} (host {})\n", head.method, exchange.path(&head), exchange.host);
     if exchange.normal_path.is_some() {
         let _ = writeln!(told, "  the path was sent as {}", head.uri.path());
     }
@@ -46,12 +46,21 @@ pub(super) fn explain(request: &Request) -> Result<(), String> {
         None => told.push_str("no route takes it: the answer is 404\n"),
     }
     let explanation = snapshot.routes.table.explain(&head, &exchange);
-    let _ = writeln!(told, "\n{}\nits routes, in the order of precedence:", explanation.host);
-    let width = explanation.routes.iter().map(|verdict| verdict.route.len()).max().unwrap_or(0).min(40);
+    let _ = writeln!(told, "\n{}", explanation.host);
+    if !explanation.routes.is_empty() {
+        told.push_str("its routes, in the order of precedence:\n");
+    }
+    let name = width(explanation.routes.iter().map(|verdict| &*verdict.route));
+    let path = width(explanation.routes.iter().map(|verdict| &*verdict.path));
     for verdict in &explanation.routes {
-        let _ = writeln!(told, "  {:<width$}  {:<24}  {}", verdict.route, verdict.path, verdict.outcome);
+        let _ = writeln!(told, "  {:<name$}  {:<path$}  {}", verdict.route, verdict.path, verdict.outcome);
     }
     super::terminal::print(&told)
+}
+
+/// The width of a column that holds these; single long ones may stand out of it.
+fn width<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+    texts.map(|text| text.chars().count()).max().unwrap_or(0).min(40)
 }
 
 impl Request {
@@ -80,11 +89,12 @@ impl Request {
         if self.url.starts_with("https:") {
             exchange.scheme = Scheme::Https;
         }
-        if let Some(host) = head.headers.get("host").and_then(|host| host.to_str().ok()) {
-            exchange.host = normalize_host(host)
-                .ok_or_else(|| format!("error: `{host}` is no host: the answer is 400"))?
-                .into_owned();
-        }
+        let Some(host) = head.headers.get("host").and_then(|host| host.to_str().ok()) else {
+            let mend = "write a whole URL, as in `http://example.com/`, or add `-H 'Host: example.com'`";
+            return Err(format!("error: the request names no host: the answer is 400\nhint: {mend}"));
+        };
+        let named = normalize_host(host).ok_or_else(|| format!("error: `{host}` is no host: the answer is 400"))?;
+        exchange.host = named.into_owned();
         exchange.normal_path = normalize(head.uri.path());
         Ok(exchange)
     }

@@ -42,18 +42,32 @@ impl<'s> Page<'s> {
         if let Some(about) = text_of(block.schema, "description") {
             self.line(format_args!("{about}"));
         }
-        if let Some(keys) = block.schema.get("properties").and_then(Value::as_object) {
-            let required = block.schema.get("required").and_then(Value::as_array);
-            for (key, value) in keys {
-                let required = required.is_some_and(|required| required.iter().any(|name| name == key));
-                self.key(&block.path, key, value, required, &mut blocks);
-            }
-        }
+        self.keys(&block.path, block.schema, &mut blocks);
         if let Some(kinds) = choices(block.schema) {
-            self.line(format_args!("One of:"));
-            kinds.iter().for_each(|kind| self.kind(&block.path, kind, &mut blocks));
+            self.kinds(&block.path, kinds, &mut blocks);
         }
         blocks.iter().for_each(|block| self.block(block));
+    }
+
+    /// The keys of a mapping.
+    fn keys(&mut self, path: &str, schema: &'s Value, blocks: &mut Vec<Block<'s>>) {
+        let required = schema.get("required").and_then(Value::as_array);
+        for (key, value) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            let required = required.is_some_and(|required| required.iter().any(|name| name == key));
+            self.key(path, key, value, required, blocks);
+        }
+    }
+
+    /// The kinds of an enum; or the forms of a block that is written short, or in full as a mapping.
+    fn kinds(&mut self, path: &str, kinds: &'s [Value], blocks: &mut Vec<Block<'s>>) {
+        let Some(full) = kinds.iter().find(|kind| is_full_form(kind)) else {
+            self.line(format_args!("One of:"));
+            return kinds.iter().for_each(|kind| self.kind(path, kind, blocks));
+        };
+        let short: Vec<String> =
+            kinds.iter().filter(|kind| !is_full_form(kind)).map(|kind| self.form(kind, path, blocks)).collect();
+        self.line(format_args!("In short: {}. In full, a mapping:", any_of(&short)));
+        self.keys(path, full, blocks);
     }
 
     /// One key of a block: its form, default, description and examples.
@@ -72,12 +86,14 @@ impl<'s> Page<'s> {
             text_of(value, "description").or_else(|| text_of(own, "description")),
         );
         if !is_block(own) {
-            for kind in choices(own).unwrap_or_default() {
-                if let (Some(name), Some(about)) = (kind.get("const").and_then(written), text_of(kind, "description")) {
-                    let _ = writeln!(self.text, "  - `{name}`: {}", indented(about, "    "));
-                }
+            let kinds = choices(own).unwrap_or_default().iter();
+            let told =
+                kinds.filter_map(|kind| Some((kind.get("const").and_then(written)?, text_of(kind, "description")?)));
+            let before = self.text.len();
+            for (name, about) in told {
+                let _ = writeln!(self.text, "  - `{name}`: {}", indented(about, "    "));
             }
-            if choices(own).is_some_and(|kinds| kinds.iter().any(|kind| kind.get("const").is_some())) {
+            if self.text.len() > before {
                 self.text.push('\n');
             }
         }
@@ -96,7 +112,7 @@ impl<'s> Page<'s> {
             Some(keys) => {
                 for (key, value) in keys {
                     let form = self.form(value, &format!("{path}.{key}"), blocks);
-                    self.item(format_args!("`{key}`: {form}."), about);
+                    self.item(format_args!("`{key}`: {form}."), about.or_else(|| text_of(value, "description")));
                 }
             }
             None => {
@@ -248,6 +264,11 @@ fn is_block(schema: &Value) -> bool {
     has_keys(schema) || choices(schema).is_some_and(|kinds| kinds.iter().any(has_keys))
 }
 
+/// Whether a form is a mapping of several keys, and not the one key that names a kind of an enum.
+fn is_full_form(kind: &Value) -> bool {
+    kind.get("properties").and_then(Value::as_object).is_some_and(|keys| keys.len() > 1)
+}
+
 /// Whether a schema's description says how it is written: `a duration`.
 fn is_phrase(schema: &Value) -> bool {
     text_of(schema, "description").is_some_and(|about| about.starts_with("a ") || about.starts_with("an "))
@@ -361,6 +382,38 @@ mod tests {
             "- `request_id`\n\n  Gives each request an id.\n",
         ] {
             assert!(page().contains(told), "{told}: {}", page());
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_full_form_are_told_like_any_others() {
+        let page = markdown(&json!({
+            "properties": { "listen": { "$ref": "#/$defs/Listener" }, "value": { "$ref": "#/$defs/Value" } },
+            "$defs": {
+                "Listener": { "anyOf": [
+                    { "type": "string" },
+                    { "type": "array", "items": { "type": "string" } },
+                    {
+                        "description": "One listener.",
+                        "properties": {
+                            "address": { "type": "string", "description": "Where." },
+                            "http2": { "type": "boolean", "default": true, "description": "Whether." },
+                        },
+                        "required": ["address"],
+                    },
+                ] },
+                "Value": { "anyOf": [
+                    { "type": "string" },
+                    { "properties": { "prefix": { "type": "string", "description": "How it begins." } } },
+                ] },
+            },
+        }));
+        for told in [
+            "## `listen`\n\nIn short: text or a list of texts. In full, a mapping:\n\n- `address`: text. Required.\n\n  Where.\n\n\
+             - `http2`: `true` or `false`. Default: `true`.\n\n  Whether.\n",
+            "One of:\n\n- text\n\n- `prefix`: text.\n\n  How it begins.\n",
+        ] {
+            assert!(page.contains(told), "{told}: {page}");
         }
     }
 

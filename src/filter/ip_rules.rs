@@ -26,6 +26,7 @@ pub struct Config {
     #[serde(default)]
     pub deny: Vec<Cidr>,
     /// The status that those who are kept out get, from 400 to 599. Default: 403.
+    #[schemars(range(min = 400, max = 599))]
     #[serde(default = "forbidden")]
     pub status: u16,
 }

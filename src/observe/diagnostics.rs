@@ -1,7 +1,7 @@
 //! Diagnostics: what the gateway and its libraries have to say beside the access log, on standard error.
 //!
 //! Pingora reports many things a client can cause at will, at `error`, one line each. They would drown what matters, and
-//! a stranger could fill a disk with them. So at `info` and below its noisy parts are turned down ([`TAMED`]); at
+//! a stranger could fill a disk with them. So at `info` and below its noisy parts are turned down (`TAMED`); at
 //! `debug` and `trace`, and for a part that the filter names itself, nothing is held back.
 
 use std::io::IsTerminal as _;

@@ -110,6 +110,11 @@ pub fn failure_word(error: &Error) -> &'static str {
         E::ConnectionClosed => "connection_closed",
         E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 | E::H2Error | E::H2Downgrade => "invalid_response",
         E::HTTPStatus(_) => "status",
+        // Pingora's own names for faults of a body.
+        E::Custom("InvalidChunk" | "InvalidTrailerEnd") if client => "invalid_request",
+        E::Custom("InvalidChunk" | "InvalidTrailerEnd") => "invalid_response",
+        E::Custom("PrematureBodyEnd") if client => "client_closed",
+        E::Custom("PrematureBodyEnd") => "connection_closed",
         // Our own words for our own errors.
         E::Custom(word) | E::CustomCode(word, _) => word,
         E::InternalError if is_failed_connect(error) => "connect_error",
@@ -176,6 +181,10 @@ mod tests {
             (Error::new_down(ErrorType::WriteError), "client_closed"),
             (Error::new_up(ErrorType::InvalidHTTPHeader), "invalid_response"),
             (Error::new_down(ErrorType::InvalidHTTPHeader), "invalid_request"),
+            (Error::new_down(ErrorType::new("InvalidChunk")), "invalid_request"),
+            (Error::new_up(ErrorType::new("InvalidChunk")), "invalid_response"),
+            (Error::new_down(ErrorType::new("PrematureBodyEnd")), "client_closed"),
+            (Error::new_up(ErrorType::new("PrematureBodyEnd")), "connection_closed"),
             (Error::new_in(ErrorType::InternalError), "internal"),
             (Error::new_in(ErrorType::Custom("no_backend")), "no_backend"),
         ] {

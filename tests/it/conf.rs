@@ -1,13 +1,38 @@
-//! The examples in conf/ are good documents.
+//! The examples in conf/ are good documents, and what their comments promise is what a request meets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::edgeway;
+use crate::harness::{Connection, Gateway, Origin, Request, Response, edgeway, get};
+
+fn conf() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")
+}
+
+/// Starts an example: the addresses on the left, all of which it must hold, are replaced by those on the right.
+#[track_caller]
+fn start(example: &str, origins: &[&Origin], addresses: &[(&str, &str)]) -> Gateway {
+    let mut document = fs::read_to_string(conf().join(example)).unwrap();
+    for (written, instead) in addresses {
+        assert!(document.contains(written), "{example} holds no `{written}`");
+        document = document.replace(written, instead);
+    }
+    let page = fs::read_to_string(conf().join("errors/503.html")).unwrap();
+    Gateway::with_files(origins, &[("errors/503.html", &page)], &document)
+}
+
+const LISTEN: (&str, &str) = ("127.0.0.1:8080", "@listen");
+/// A client of its own, told apart from the machines of a chain, which have 127.0.0.1.
+const CLIENT: &str = "127.0.0.5";
+
+#[track_caller]
+fn ask_from(client: &str, gateway: &Gateway, request: &Request) -> Response {
+    Connection::open_from(client, &gateway.address()).request(request)
+}
 
 /// Every whole document: the files of conf/ itself, and the `main.yaml` of its folders, whose other files are parts.
 fn examples() -> Vec<PathBuf> {
-    let conf = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let conf = conf();
     let entries = |dir: &Path| -> Vec<PathBuf> {
         fs::read_dir(dir).expect("there is a conf/").map(|entry| entry.unwrap().path()).collect()
     };
@@ -42,4 +67,276 @@ fn every_example_says_what_it_shows() {
     for path in examples() {
         assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} opens with no comment", path.display());
     }
+}
+
+#[test]
+fn the_demo_does_what_it_says() {
+    let (one, two, three) = (Origin::named("one"), Origin::named("two"), Origin::named("three"));
+    let (down, dead) = (Origin::refusing("down"), Origin::refusing("dead"));
+    let gateway = start(
+        "demo.yaml",
+        &[&one, &two, &three, &down, &dead],
+        &[
+            ("${LISTEN:-127.0.0.1:8080}", "@listen"),
+            ("${ADMIN:-127.0.0.1:9900}", "@admin"),
+            ("${ORIGIN_ONE:-127.0.0.1:9101}", "@one"),
+            ("${ORIGIN_TWO:-127.0.0.1:9102}", "@two"),
+            ("${ORIGIN_THREE:-127.0.0.1:9103}", "@three"),
+            ("127.0.0.1:9198", "@down"),
+            ("127.0.0.1:9199", "@dead"),
+        ],
+    );
+    let shop: Vec<String> = (0..4).map(|_| gateway.get("/shop/hello").echo().origin).collect();
+    assert_eq!(shop.iter().filter(|origin| *origin == "one").count(), 3, "{shop:?}");
+    assert_eq!(gateway.get("/shop/hello").echo().path, "/hello");
+    let beta = get("/canary/x").header("X-Beta", "1");
+    (0..5).for_each(|_| assert_eq!(gateway.request(&beta).echo().origin, "three"));
+    let user = gateway.request(&get("/users/42/orders").header("Cookie", "a=b")).echo();
+    assert_eq!((&*user.path, user.header("X-User-Id"), user.header("Cookie")), ("/v2/orders", Some("42"), None));
+    let blog = gateway.get("/blog/some-post");
+    assert_eq!((blog.status, blog.header("Location")), (308, Some("https://blog.example.com/some-post")));
+    assert!(gateway.get("/whoami").text().starts_with("you are 127.0.0.1, and this is request "));
+    assert_eq!(gateway.get("/internal/x").status, 403);
+    assert_eq!(gateway.request(&get("/internal/x").header("X-Forwarded-For", "10.1.2.3")).status, 200);
+    assert_eq!(gateway.get("/down").status, 502);
+    assert_eq!(gateway.log_line("path", "/down")["tries"], 2);
+    let nowhere = gateway.get("/nowhere");
+    assert_eq!((nowhere.status, &*nowhere.text()), (404, "Nothing lives here. Try /shop/hello\n"));
+    assert_eq!(gateway.request(&get("/").host("static.localhost")).text(), "<h1>another site</h1>\n");
+}
+
+#[test]
+fn routing_takes_the_routes_that_it_says() {
+    let (web, api, next) = (Origin::named("web"), Origin::named("api"), Origin::named("next"));
+    let addresses = [LISTEN, ("127.0.0.1:9101", "@web"), ("127.0.0.1:9102", "@api"), ("127.0.0.1:9103", "@next")];
+    let gateway = start("routing.yaml", &[&web, &api, &next], &addresses);
+    let cases = [
+        ("GET", "/", "", "home"),
+        ("GET", "/static", "", "static"),
+        ("GET", "/static/a/b", "", "static"),
+        ("GET", "/statics", "", "rest"),
+        ("GET", "/administration", "", "admin"),
+        ("GET", "/users/7/files/a/b", "", "user-files"),
+        ("GET", "/users/me", "", "me"),
+        ("GET", "/users/7", "", "user"),
+        ("GET", "/2024/05", "", "archive"),
+        ("GET", "/rss", "", "feeds"),
+        ("POST", "/api/w", "Content-Type: application/json; charset=utf-8", "api-write"),
+        ("GET", "/api/r", "", "api-read"),
+        ("POST", "/api/o", "Content-Type: text/plain", "api-other"),
+        ("GET", "/preview/a?token=0123456789abcdef", "Cookie: a=b; beta=true", "preview"),
+        ("GET", "/preview/b?token=short", "Cookie: beta=true", "rest"),
+        ("GET", "/search?q=x", "", "search"),
+        ("GET", "/search?q=bot", "User-Agent: GreatBot/1", "rest"),
+        ("GET", "/search?n=1", "X-Search: ", "search"),
+        ("GET", "/drill", "X-Maintenance: drill", "maintenance"),
+    ];
+    for (method, target, field, route) in cases {
+        let mut request = Request::new(method, target).host("shop.example.com");
+        if let Some((name, value)) = field.split_once(": ") {
+            request = request.header(name, value);
+        }
+        gateway.request(&request);
+        assert_eq!(gateway.log_line("path", target)["route"], *route, "{method} {target}");
+    }
+    assert_eq!(gateway.request(&get("/x").host("a.b.example.com")).echo().origin, "web");
+    assert_eq!(gateway.request(&get("/x").host("example.com")).status, 421);
+    let files = gateway.request(&get("/users/7/files/a/b").host("shop.example.com")).echo();
+    assert_eq!((files.header("X-User"), files.header("X-File")), (Some("7"), Some("a/b")));
+}
+
+#[test]
+fn rewriting_shows_servers_the_paths_that_it_says() {
+    let app = Origin::named("app");
+    let gateway = start("rewriting.yaml", &[&app], &[LISTEN, ("127.0.0.1:9101", "@app")]);
+    for (sent, seen) in [
+        ("/api/orders/7?a=1", "/orders/7?a=1"),
+        ("/v1/orders", "/v2/orders"),
+        ("/item/42/x", "/items/42/x"),
+        ("/go/there", "/lookup/there"),
+        ("/raw/a%2Db", "/raw/a%2Db"),
+        ("/x/./b//%41", "/x/b/A"),
+    ] {
+        assert_eq!(gateway.get(sent).echo().path, seen, "{sent}");
+    }
+}
+
+#[test]
+fn headers_change_as_they_say() {
+    let app = Origin::named("app");
+    let gateway = start("headers.yaml", &[&app], &[LISTEN, ("127.0.0.1:9101", "@app")]);
+    let request = get("/accounts/7?page=3").header("Cookie", "session=s1").header("X-Internal-User", "root");
+    let response = gateway.request(&request);
+    let echo = response.echo();
+    for (name, value) in [
+        ("X-Account", Some("7")),
+        ("X-Session", Some("s1")),
+        ("X-Page", Some("3")),
+        ("X-Client", Some("127.0.0.1")),
+        ("X-Internal-User", None),
+    ] {
+        assert_eq!(echo.header(name), value, "{name}");
+    }
+    for (name, value) in [
+        ("X-Content-Type-Options", Some("nosniff")),
+        ("Vary", Some("Cookie")),
+        ("Server", None),
+        ("X-Powered-By", None),
+    ] {
+        assert_eq!(response.header(name), value, "{name}");
+    }
+    assert_eq!(response.header("X-Request-Id"), echo.header("X-Request-Id"));
+    let rest = gateway.get("/other");
+    assert_eq!((rest.header("X-Template"), rest.echo().header("X-Checked")), (Some("${not replaced}"), Some("true")));
+}
+
+#[test]
+fn errors_have_the_pages_that_they_say() {
+    let (api, web) = (Origin::refusing("api"), Origin::refusing("web"));
+    let addresses = [LISTEN, ("127.0.0.1:9101", "@api"), ("127.0.0.1:9102", "@web")];
+    let gateway = start("errors.yaml", &[&api, &web], &addresses);
+    for (path, status, kind, holds) in [
+        ("/nowhere", 404, "text/html", "not here"),
+        ("/web/x", 502, "text/html", "our fault"),
+        ("/api/x", 502, "text/html", "our fault"),
+        ("/closed/x", 503, "text/html; charset=utf-8", "Back soon"),
+        ("/private/x", 403, "text/plain", "no\n"),
+        ("/api/private/x", 403, "application/json", "{\"error\":true}"),
+    ] {
+        let response = gateway.get(path);
+        assert_eq!((response.status, response.header("Content-Type")), (status, Some(kind)), "{path}");
+        assert!(response.text().contains(holds), "{path}: {}", response.text());
+    }
+}
+
+#[test]
+fn in_the_chain_before_a_load_balancer_apps_learn_the_true_client() {
+    let (one, two, off) = (Origin::named("one"), Origin::named("two"), Origin::refusing("off"));
+    let balancer = Gateway::before(
+        &[&one, &two],
+        "runtime: { trusted_proxies: [127.0.0.1] }\nsites:\n  - { hosts: [shop.example.com], proxy: [\"@one\", \"@two\"] }\n",
+    );
+    let balancer_at = balancer.address();
+    // Of the two load balancers of the example one is down.
+    let addresses = [("0.0.0.0:8080", "@listen"), ("10.0.0.10:80", &*balancer_at), ("10.0.0.11:80", "@off")];
+    let edge = start("chain-edge-lb-apps.yaml", &[&off], &addresses);
+    let claims = |path: &str| get(path).host("shop.example.com").header("X-Forwarded-For", "198.51.100.7");
+    for number in 0..4 {
+        let path = format!("/cart/{number}");
+        let echo = ask_from(CLIENT, &edge, &claims(&path)).echo();
+        assert_eq!(echo.header("X-Forwarded-For"), Some("127.0.0.5, 127.0.0.1"), "{echo:?}");
+        assert_eq!(echo.header("Host"), Some("shop.example.com"));
+        assert!(echo.header("Forwarded").is_some_and(|value| value.starts_with("for=127.0.0.5;")), "{echo:?}");
+        let at_the_edge = edge.log_line("path", &*path);
+        let at_the_balancer = balancer.log_line("path", &*path);
+        assert_eq!((&at_the_edge["client"], &at_the_balancer["client"]), (&CLIENT.into(), &CLIENT.into()));
+        assert_eq!(at_the_edge["id"], at_the_balancer["id"], "one id all the way");
+    }
+    assert_eq!((one.requests(), two.requests()), (2, 2));
+    assert_eq!(ask_from(CLIENT, &edge, &claims("/ops/x")).status, 404, "a claimed address opens nothing");
+    assert_eq!(ask_from(CLIENT, &edge, &get("/").host("other.example.com")).status, 421);
+}
+
+#[test]
+fn in_the_chain_behind_a_load_balancer_apps_and_log_know_the_true_client() {
+    let (one, two, three) = (Origin::named("one"), Origin::named("two"), Origin::named("three"));
+    let addresses = [
+        ("0.0.0.0:8080", "@listen"),
+        ("admin: 127.0.0.1:9900", "admin: \"@admin\""),
+        ("10.0.0.0/16, 10.1.0.0/16", "127.0.0.1"),
+        ("10.0.2.10:3000", "\"@one\""),
+        ("10.0.2.11:3000", "\"@two\""),
+        ("10.0.2.12:3000", "\"@three\""),
+    ];
+    let edge = start("chain-cloud-lb-edge-apps.yaml", &[&one, &two, &three], &addresses);
+    // As load balancers in clouds do, it appends the client's address to whatever the client wrote, and has ended TLS.
+    let cloud = Gateway::start(&format!(
+        "runtime: {{ trusted_proxies: [127.0.0.0/8] }}
+sites:
+  - routes:
+      - {{ match: /plain/*, headers: {{ request: {{ set: {{ X-Forwarded-Proto: http }} }} }}, proxy: \"{0}\" }}
+      - {{ match: /*, headers: {{ request: {{ set: {{ X-Forwarded-Proto: https }} }} }}, proxy: \"{0}\" }}
+",
+        edge.address()
+    ));
+    let claims = |path: &str| get(path).host("app.example.com").header("X-Forwarded-For", "198.51.100.7");
+    for number in 0..3 {
+        let path = format!("/cart/{number}");
+        let echo = ask_from(CLIENT, &cloud, &claims(&path)).echo();
+        assert_eq!(echo.header("X-Client"), Some(CLIENT), "{echo:?}");
+        assert_eq!(echo.header("X-Forwarded-For"), Some("198.51.100.7, 127.0.0.5, 127.0.0.1"), "{echo:?}");
+        assert_eq!(echo.header("X-Forwarded-Proto"), Some("https"), "{echo:?}");
+        let line = edge.log_line("path", &*path);
+        assert_eq!((&line["client"], &line["scheme"]), (&CLIENT.into(), &"https".into()));
+    }
+    assert_eq!([&one, &two, &three].map(Origin::requests), [1, 1, 1]);
+    let plain = ask_from(CLIENT, &cloud, &claims("/plain/x"));
+    assert_eq!((plain.status, plain.header("Location")), (308, Some("https://app.example.com/plain/x")));
+    assert_eq!(edge.get("/healthz").text(), "ok\n");
+    // Whoever comes past the load balancer is not believed.
+    let direct = ask_from(CLIENT, &edge, &claims("/direct")).echo();
+    assert_eq!(direct.header("X-Client"), Some(CLIENT), "{direct:?}");
+}
+
+#[test]
+fn static_responses_need_no_server() {
+    let gateway = start("static-responses.yaml", &[], &[LISTEN]);
+    for (host, path, status, location) in [
+        ("www.example.com", "/ping", 204, None),
+        ("www.example.com", "/robots.txt", 200, None),
+        ("www.example.com", "/posts/a?b=c", 308, Some("https://blog.example.com/a")),
+        ("www.example.com", "/account/x?y=z", 308, Some("https://www.example.com/account/x?y=z")),
+        ("www.example.com", "/old/x?y=z", 301, Some("/new")),
+        ("www.example.com", "/legacy/x", 410, None),
+        ("example.com", "/any?x=1", 301, Some("http://www.example.com/any?x=1")),
+    ] {
+        let response = gateway.request(&get(path).host(host));
+        assert_eq!((response.status, response.header("Location")), (status, location), "{host}{path}");
+    }
+    let contact = gateway.request(&get("/.well-known/security.txt").host("www.example.com"));
+    assert_eq!(
+        (contact.header("Content-Type"), contact.header("Cache-Control")),
+        (Some("text/plain"), Some("max-age=86400"))
+    );
+    assert!(contact.text().starts_with("Contact: "), "{contact:?}");
+}
+
+#[test]
+fn filters_run_in_order_and_the_first_that_answers_ends_it() {
+    let app = Origin::named("app");
+    // A proxy before us may say who the client is, so that one machine can be many clients.
+    let trust = ("listeners:", "runtime: { trusted_proxies: [127.0.0.1] }\nlisteners:");
+    let gateway = start("filters.yaml", &[&app], &[trust, LISTEN, ("127.0.0.1:9101", "@app")]);
+    for (client, path, status) in [
+        ("203.0.113.9", "/any", 403),
+        ("2001:db8:bad::1", "/any", 403),
+        ("198.51.100.9", "/any", 200),
+        ("198.51.100.9", "/office/x", 404),
+        ("198.51.100.7", "/office/x", 200),
+        ("10.1.1.1", "/office/x", 200),
+        ("10.9.1.1", "/office/x", 404),
+    ] {
+        let response = gateway.request(&get(path).header("X-Forwarded-For", client));
+        assert_eq!(response.status, status, "{client} {path}");
+        if status == 200 && path.starts_with("/office") {
+            assert_eq!(response.header("Cache-Control"), Some("private"));
+            assert_eq!(response.echo().header("X-Office"), Some("true"));
+        }
+    }
+    assert_eq!(app.requests(), 3);
+}
+
+#[test]
+fn forwarded_believes_only_whom_it_lists() {
+    let app = Origin::named("app");
+    let trust = ("trusted_proxies: [10.0.0.0/8, ", "trusted_proxies: [127.0.0.1, 10.0.0.0/8, ");
+    let gateway = start("forwarded.yaml", &[&app], &[trust, LISTEN, ("127.0.0.1:9101", "@app")]);
+    // From the right: 10.1.2.3 is a proxy, 198.51.100.7 is the client, and what stands before that is only a claim.
+    let office = get("/office/x").header("X-Forwarded-For", "192.0.2.1, 198.51.100.7, 10.1.2.3");
+    let echo = gateway.request(&office).echo();
+    assert_eq!(echo.header("X-Forwarded-For"), Some("192.0.2.1, 198.51.100.7, 10.1.2.3, 127.0.0.1"));
+    assert!(echo.header("Forwarded").is_some() && echo.header("Via") == Some("1.1 edgeway"), "{echo:?}");
+    assert_eq!(ask_from(CLIENT, &gateway, &office).status, 403, "a stranger cannot claim to be in the office");
+    let stranger = ask_from(CLIENT, &gateway, &get("/x").header("X-Forwarded-For", "198.51.100.7")).echo();
+    assert_eq!(stranger.header("X-Forwarded-For"), Some(CLIENT));
 }

@@ -1,6 +1,6 @@
 //! What a client sees when something failed.
 
-use crate::harness::{Gateway, Origin, get};
+use crate::harness::{Gateway, Origin, get, names};
 
 const FAILING: &str = r#"
 runtime: { trusted_proxies: [127.0.0.1] }
@@ -89,4 +89,14 @@ fn a_page_of_our_own_cannot_be_made_to_carry_script() {
         Gateway::start("runtime: { trusted_proxies: [127.0.0.1] }\nsites:\n  - { hosts: [a.test], respond: hello }\n");
     let request = get("/<script>x</script>").header("Accept", "text/html").header("X-Request-Id", "<script>");
     assert!(!gateway.request(&request).text().contains("<script>"));
+}
+
+#[test]
+fn a_body_that_is_no_http_is_refused_and_its_line_says_whose_fault() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
+    let mut connection = gateway.connect();
+    connection.send("POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n");
+    assert_eq!(connection.read_response("POST").status, 400);
+    assert_eq!(gateway.log_line("path", "/chunks")[names::log::FAILURE], "invalid_request");
 }

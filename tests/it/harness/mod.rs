@@ -11,8 +11,8 @@ mod wait;
 mod websocket;
 mod wire;
 
-pub(crate) use client::{Connection, H2, Request, get};
+pub(crate) use client::{Connection, H2, Request, Response, get};
 pub(crate) use gateway::{Gateway, Running, edgeway};
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Origin, reserved_port};
 pub(crate) use wait::{DEADLINE, await_some, eventually};
 pub(crate) use websocket::WebSocket;
