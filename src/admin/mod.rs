@@ -12,6 +12,7 @@ use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 
 use crate::gateway::Gateway;
+use crate::listen::Connection;
 use answer::Answer;
 
 /// One endpoint: its path, what it tells, and how.
@@ -56,6 +57,9 @@ impl Admin {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        if let Some(connection) = Connection::of(session) {
+            connection.begin_request();
+        }
         let head = session.req_header();
         let answer = self.answer(&head.method, head.uri.path());
         let mut response = Response::builder()

@@ -48,8 +48,7 @@ where
             refused => return refuse(&refused, &mut stream, &connection, gate).await,
         };
         served = served.saturating_add(1);
-        let Some(session) = open_session(stream, &connection, head, carried.take()) else { return };
-        let session = limit_requests(session, gate, served);
+        let Some(session) = open_session(stream, &connection, head, carried.take(), gate, served) else { return };
         let Some((back, persistent)) = one_request(&app, session, &connection, gate).await else { return };
         stream = back;
         carried = persistent;
@@ -62,9 +61,11 @@ fn open_session(
     connection: &Connection,
     head: BytesMut,
     carried: Option<HttpPersistentSettings>,
+    gate: &Gate,
+    served: u32,
 ) -> Option<ServerSession> {
     let settings = &connection.settings;
-    stream.begin_request(&head);
+    let pipelined = stream.begin_request(&head);
     let mut session = ServerSession::new_http1(stream);
     if let Some(carried) = carried {
         carried.apply_to_session(&mut session);
@@ -79,16 +80,12 @@ fn open_session(
     // No write timeout: the stream has one, and a better one, for it lets a slow client take a large piece.
     session.set_total_drain_timeout(Some(settings.body));
     session.set_min_send_rate(settings.min_send_rate);
+    // Of a pipeline Pingora drops what follows, and the connection with it: the response shall say so.
+    let left = if pipelined { 0 } else { gate.limits.load().requests_per_connection.saturating_sub(served) };
+    session.set_keepalive_reuses_remaining(Some(left));
     // Parsed in place, without a further copy through the stream.
     session.set_pipelined_prefix(head);
     Some(session)
-}
-
-/// Tells the session how many requests may still follow.
-fn limit_requests(mut session: ServerSession, gate: &Gate, served: u32) -> ServerSession {
-    let most = gate.limits.load().requests_per_connection;
-    session.set_keepalive_reuses_remaining(Some(most.saturating_sub(served)));
-    session
 }
 
 /// Serves one request, and gives the stream back if a further one may follow.
@@ -142,6 +139,7 @@ async fn refuse(why: &Incoming, stream: &mut EdgeStream, connection: &Connection
     let reply = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     // There is more to come, surely.
     stream.begin_request(&[]);
+    stream.speak();
     if stream.write_all(reply.as_bytes()).await.is_ok() {
         // Whatever came of it, the connection ends here.
         let _ = AsyncWriteExt::shutdown(stream).await;

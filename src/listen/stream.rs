@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
+use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -36,6 +37,26 @@ const GATHER: usize = 1024;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
+/// Whether a head announces a body (RFC 9112 6.3).
+fn announces_body(head: &[u8]) -> bool {
+    let announces = |line: &[u8]| {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
+    };
+    head.split(|byte| *byte == b'\n').any(announces)
+}
+
+/// Who writes a response. Pingora answers some requests by itself, before any callback, and names itself then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Voice {
+    /// The application, or we.
+    Ours,
+    /// It will show with the first byte: the application has begun this many requests before.
+    Unknown(u64),
+    /// Pingora, whose words have been replaced.
+    Replaced,
+}
+
 /// The stream of one downstream connection.
 pub(super) struct EdgeStream {
     wire: Wire,
@@ -48,6 +69,8 @@ pub(super) struct EdgeStream {
     may_send: bool,
     /// Whether anything was read that is not of the request's head.
     read_more: bool,
+    /// Who is writing.
+    voice: Voice,
     patience: Duration,
     stall: Option<Box<Stall>>,
     linger: Option<Box<Linger>>,
@@ -72,6 +95,7 @@ impl EdgeStream {
             http2: false,
             may_send: false,
             read_more: false,
+            voice: Voice::Ours,
             patience: connection.settings.write,
             stall: None,
             linger: None,
@@ -80,11 +104,34 @@ impl EdgeStream {
         }
     }
 
-    /// A request begins, and this is its head.
-    pub(super) fn begin_request(&mut self, head: &[u8]) {
+    /// A request begins, and this is what has come of it, its head at least. Tells whether a further request has come
+    /// with it already.
+    pub(super) fn begin_request(&mut self, head: &[u8]) -> bool {
         self.may_send = !(head.starts_with(b"GET ") || head.starts_with(b"HEAD "));
-        self.read_more = memchr::memmem::find(head, HEAD_END).map(|at| at + HEAD_END.len()) != Some(head.len());
+        let end = memchr::memmem::find(head, HEAD_END).map_or(0, |at| at + HEAD_END.len());
+        self.read_more = end != head.len() || head.is_empty();
         self.connection().set_surviving(false);
+        self.voice = Voice::Unknown(self.connection().requests());
+        self.read_more && !announces_body(&head[..end])
+    }
+
+    /// What follows is written by us, not by a session.
+    pub(super) fn speak(&mut self) {
+        self.voice = Voice::Ours;
+    }
+
+    /// Whether these bytes are Pingora's own refusal. Ours, with the same status and no name, goes out instead.
+    fn replaces(&mut self, data: &[u8]) -> bool {
+        if let Voice::Unknown(before) = self.voice {
+            let refused = self.connection().requests() == before;
+            let status = data.get(9..12).and_then(|status| StatusCode::from_bytes(status).ok()).filter(|_| refused);
+            self.voice = if status.is_some() { Voice::Replaced } else { Voice::Ours };
+            if let Some(status) = status {
+                self.gather(format!("HTTP/1.1 {status}\r\n").as_bytes());
+                self.gather(b"Content-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        }
+        self.voice == Voice::Replaced
     }
 
     fn connection(&self) -> &Connection {
@@ -234,6 +281,9 @@ impl AsyncRead for EdgeStream {
 
 impl AsyncWrite for EdgeStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.voice != Voice::Ours && self.replaces(data) {
+            return Poll::Ready(Ok(data.len()));
+        }
         if self.gathers(data.len()) {
             self.gather(data);
             return Poll::Ready(Ok(data.len()));
@@ -247,6 +297,9 @@ impl AsyncWrite for EdgeStream {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let total = parts.iter().map(|part| part.len()).sum();
+        if self.voice != Voice::Ours && self.replaces(parts.first().map_or(&[], |part| part)) {
+            return Poll::Ready(Ok(total));
+        }
         if self.gathers(total) {
             parts.iter().for_each(|part| self.gather(part));
             return Poll::Ready(Ok(total));

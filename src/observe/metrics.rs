@@ -9,7 +9,7 @@ use std::sync::Arc;
 use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-use super::counters::{BUCKETS_US, BackendStats, ByClass, Counter, Histogram, ProcessStats, RouteStats};
+use super::counters::{BUCKETS_US, BackendStats, ByClass, Counter, FilterStats, Histogram, ProcessStats, RouteStats};
 use super::process_usage::ProcessUsage;
 use crate::keep::Keep;
 
@@ -44,6 +44,7 @@ enum Source {
     Process(fn(&Scrape<'_>, &mut Series)),
     Route(fn(&RouteStats, &mut Series)),
     Backend(fn(&BackendStats, &mut Series)),
+    Filter(fn(&FilterStats, &mut Series)),
 }
 
 /// Writes the table: `kind name {labels} "help" = source |what, series| …;`
@@ -70,6 +71,12 @@ metrics! {
         = Route |route, series| series.counter(&[], &route.sent);
     COUNTER "edgeway_unrouted_requests_total" {"class"} "Requests that no route took, or that were refused before routing."
         = Process |scrape, series| series.classes(&scrape.process.unrouted);
+
+    COUNTER "edgeway_filter_decisions_total" {"site", "route", "filter", "decision"} "What filters decided on requests: `continued`, or `replied`. Those of a whole site have no route."
+        = Filter |filter, series| {
+            series.counter(&["continued"], &filter.continued);
+            series.counter(&["replied"], &filter.replied);
+        };
 
     COUNTER "edgeway_upstream_requests_total" {"upstream", "backend", "class"} "Responses of a backend, by class of the status; `none`: it gave none."
         = Backend |backend, series| series.classes(&backend.requests);
@@ -143,13 +150,15 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
     let scrape = Scrape { process, about, usage: ProcessUsage::read() };
     let routes = shown(keep.all::<RouteStats>(), |route| route.requests.read() != [0; 6]);
     let backends = shown(keep.all::<BackendStats>(), is_touched);
+    let filters = shown(keep.all::<FilterStats>(), |filter| filter.continued.get() + filter.replied.get() != 0);
     let mut text = String::with_capacity(16 * 1024);
     for row in TABLE {
-        let mut series = Series { labels: row.labels, base: None, metrics: Vec::new() };
+        let mut series = Series { labels: row.labels, base: Vec::new(), metrics: Vec::new() };
         match row.source {
             Source::Process(read) => read(&scrape, &mut series),
             Source::Route(read) => series.each(&routes, read),
             Source::Backend(read) => series.each(&backends, read),
+            Source::Filter(read) => series.each(&filters, read),
         }
         // The encoder takes a family without series for a mistake.
         if !series.metrics.is_empty() {
@@ -212,25 +221,22 @@ fn seconds(micros: u64) -> f64 {
 /// The series of one metric.
 struct Series {
     labels: &'static [&'static str],
-    base: Option<(LabelPair, LabelPair)>,
+    base: Vec<LabelPair>,
     metrics: Vec<proto::Metric>,
 }
 
 impl Series {
-    /// The series of every thing, where a key holds the values of the first two labels.
+    /// The series of every thing, where a key holds the values of the first labels, a line each.
     fn each<T>(&mut self, things: &[(String, Arc<T>)], read: fn(&T, &mut Self)) {
         for (key, thing) in things {
-            let (first, second) = key.split_once('\n').unwrap_or((key, ""));
-            self.base = Some((pair(self.labels[0], first), pair(self.labels[1], second)));
+            self.base = key.split('\n').zip(self.labels).map(|(value, name)| pair(name, value)).collect();
             read(thing, self);
         }
     }
 
     fn metric(&mut self, values: &[&str]) -> &mut proto::Metric {
         let mut labels = Vec::with_capacity(self.labels.len());
-        if let Some((first, second)) = &self.base {
-            labels.extend([first.clone(), second.clone()]);
-        }
+        labels.extend_from_slice(&self.base);
         let rest = &self.labels[labels.len()..];
         debug_assert_eq!(rest.len(), values.len(), "{:?}", self.labels);
         labels.extend(rest.iter().zip(values).map(|(name, value)| pair(name, value)));

@@ -65,7 +65,13 @@ fn finish_head(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Resul
     if ctx.snapshot.forwarded.via() {
         head.append_header(VIA, forwarded::via(head.version))?;
     }
-    let Some(route) = ctx.route() else { return Ok(()) };
+    let Some(route) = ctx.route() else {
+        // What a site promises of all its responses holds for its 404 too.
+        if let Some(ops) = ctx.snapshot.routes.site(&ctx.exchange.host).and_then(|site| site.headers.as_ref()) {
+            ops.apply_response(head, &ctx.facts(session.req_header(), None));
+        }
+        return Ok(());
+    };
     if !(route.filters.is_idle_on_responses() && route.response_headers.is_empty()) {
         let facts = ctx.facts(session.req_header(), None);
         route.filters.response(head, &facts);
@@ -108,8 +114,8 @@ fn error_page(session: &Session, ctx: &Ctx, head: &mut ResponseHeader) -> Result
     let id = ctx.exchange.id.as_str();
     let (content_type, body) = match ctx.route() {
         Some(route) => route.errors.page(head.status, accept, id),
-        None => match ctx.snapshot.routes.site_pages(&ctx.exchange.host) {
-            Some(pages) => pages.page(head.status, accept, id),
+        None => match ctx.snapshot.routes.site(&ctx.exchange.host) {
+            Some(site) => site.errors.page(head.status, accept, id),
             None => error_pages::page(head.status, accept, id),
         },
     };

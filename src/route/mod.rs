@@ -137,15 +137,23 @@ pub struct Routes {
     pub table: Table<u32>,
     /// The routes.
     pub routes: Vec<Route>,
-    /// Where no route is known: the error pages of the site, by host.
-    pages: Hosts,
-    site_pages: Vec<ErrorPages>,
+    /// Where no route is known: the sites, by host.
+    hosts: Hosts,
+    sites: Vec<Site>,
+}
+
+/// What holds for the requests of a site that none of its routes takes.
+pub struct Site {
+    /// The error pages.
+    pub errors: ErrorPages,
+    /// The header changes.
+    pub headers: Option<HeaderOps>,
 }
 
 impl Routes {
-    /// The error pages of the site that has this host, for requests that none of its routes takes.
-    pub fn site_pages(&self, host: &str) -> Option<&ErrorPages> {
-        self.site_pages.get(self.pages.find(host)? as usize)
+    /// The site that has this host. Where several share it, the first.
+    pub fn site(&self, host: &str) -> Option<&Site> {
+        self.sites.get(self.hosts.find(host)? as usize)
     }
 }
 
@@ -155,24 +163,24 @@ pub fn build(sites: &[SiteConfig], context: &mut Context<'_>, issues: &Issues) -
     let at = root.key("sites");
     let mut table = TableBuilder::new();
     let mut built = Built::default();
-    let mut pages = Hosts::default();
-    // Several sites may share a host: the first of them has its pages, so the others are entered before.
+    let mut hosts = Hosts::default();
+    // Several sites may share a host: the first of them counts where no route does, so the others are entered before.
     for (index, site) in sites.iter().enumerate().rev() {
         for host in HostPattern::parse_all(&site.hosts, &Issues::default().root()) {
-            pages.insert(&host, u32::try_from(index).unwrap_or(u32::MAX));
+            hosts.insert(&host, u32::try_from(index).unwrap_or(u32::MAX));
         }
     }
     for (index, site) in sites.iter().enumerate() {
         site.build(context, &mut table, &mut built, &at.index(index));
     }
-    Routes { table: table.build(issues), routes: built.routes, pages, site_pages: built.site_pages }
+    Routes { table: table.build(issues), routes: built.routes, hosts, sites: built.sites }
 }
 
 /// What compiling the sites one by one adds up to.
 #[derive(Default)]
 struct Built {
     routes: Vec<Route>,
-    site_pages: Vec<ErrorPages>,
+    sites: Vec<Site>,
 }
 
 /// What the routes of one site share.
@@ -187,7 +195,7 @@ impl SiteConfig {
     fn build(&self, context: &mut Context<'_>, table: &mut TableBuilder<u32>, built: &mut Built, at: &Scope<'_>) {
         let hosts = HostPattern::parse_all(&self.hosts, &at.key("hosts"));
         let shared = self.build_shared(context, at);
-        built.site_pages.push(shared.errors.clone());
+        built.sites.push(Site { errors: shared.errors.clone(), headers: shared.headers.clone() });
         let short = self.short_route();
         let list: &[RouteConfig] = match (&self.routes, &short) {
             (Some(_), Some(_)) => {

@@ -51,8 +51,9 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = UNITS.iter().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale));
-        let (name, scale) = exact.unwrap_or(&("B", 1));
+        // The shortest way to write it: 2GB rather than 1953125KiB.
+        let exact = UNITS.iter().filter(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale));
+        let (name, scale) = exact.min_by_key(|(_, scale)| self.0 / scale).unwrap_or(&("B", 1));
         write!(f, "{}{name}", self.0 / scale)
     }
 }
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_size_prints_in_its_largest_whole_unit() {
-        for text in ["64KiB", "10MB", "1GiB", "0B", "1001B", "3TiB"] {
+        for text in ["64KiB", "10MB", "2GB", "1GiB", "0B", "1001B", "3TiB"] {
             assert_eq!(text.parse::<ByteSize>().unwrap().to_string(), text);
         }
     }

@@ -158,7 +158,8 @@ fn of_a_pipeline_the_first_is_answered_and_the_rest_is_not_mixed_up_with_it() {
     let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
     let mut connection = gateway.connect();
     connection.send([get("/1").bytes(), get("/2").bytes()].concat());
-    assert_eq!(connection.read_response("GET").echo().path, "/1");
+    let response = connection.read_response("GET");
+    assert_eq!((&*response.echo().path, response.header("connection")), ("/1", Some("close")));
     // What follows unasked is dropped with the connection: the client may ask again (RFC 9112 9.3.2).
     connection.expect_close();
     assert_eq!(origin.requests(), 1);

@@ -100,3 +100,31 @@ fn a_body_that_is_no_http_is_refused_and_its_line_says_whose_fault() {
     assert_eq!(connection.read_response("POST").status, 400);
     assert_eq!(gateway.log_line("path", "/chunks")[names::log::FAILURE], "invalid_request");
 }
+
+#[test]
+fn a_site_keeps_its_promises_on_its_own_404_too() {
+    let gateway = Gateway::start(
+        r#"
+sites:
+  - hosts: [a.test]
+    headers: { response: { set: { Strict-Transport-Security: max-age=60 } } }
+    routes: [{ match: /here, respond: here }]
+"#,
+    );
+    let response = gateway.request(&get("/missing").host("a.test"));
+    assert_eq!((response.status, response.header("strict-transport-security")), (404, Some("max-age=60")));
+    assert_eq!(gateway.request(&get("/missing").host("b.test")).header("strict-transport-security"), None);
+}
+
+#[test]
+fn nobody_is_told_what_reads_the_requests() {
+    let gateway = Gateway::start("sites:\n  - respond: hello\n");
+    for raw in ["hello\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"] {
+        let mut connection = gateway.connect();
+        connection.send(raw);
+        let response = connection.read_response("GET");
+        assert!([400, 405].contains(&response.status), "{raw:?}: {response:?}");
+        assert_eq!(response.header("server"), None, "{raw:?}");
+        connection.expect_close();
+    }
+}
