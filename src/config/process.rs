@@ -25,6 +25,10 @@ pub struct Runtime {
     pub drain: HumanDuration,
     /// How often to look whether a file of the document has changed, and reload then. Default: 0, never.
     pub watch: HumanDuration,
+    /// Idle connections to backends that are kept, for each thread and all upstreams together; the one that was used
+    /// longest ago gives way. 0: none. How long each is kept is the upstream's `keepalive`. Default: 512. Needs a
+    /// restart to change.
+    pub upstream_pool: usize,
     /// Networks of proxies in front, whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed. Default: none.
     pub trusted_proxies: OneOrMany<Cidr>,
     /// Limits on connections and requests.
@@ -43,6 +47,7 @@ impl Default for Runtime {
             work_stealing: false,
             drain: HumanDuration::secs(30),
             watch: HumanDuration::default(),
+            upstream_pool: 512,
             trusted_proxies: OneOrMany::default(),
             limits: listen::LimitsConfig::default(),
             forwarded: forwarded::Config::default(),

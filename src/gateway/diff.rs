@@ -7,6 +7,7 @@ pub(super) fn needs_restart(old: &Runtime, new: &Runtime) -> Vec<String> {
     let fixed = [
         ("runtime.threads", old.threads != new.threads),
         ("runtime.work_stealing", old.work_stealing != new.work_stealing),
+        ("runtime.upstream_pool", old.upstream_pool != new.upstream_pool),
     ];
     let changed = fixed.iter().filter(|(_, changed)| *changed);
     changed.map(|(key, _)| format!("`{key}` takes effect after a restart")).collect()

@@ -13,11 +13,12 @@ use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::Ctx;
 use super::ctx::Attempt;
+use super::upgrade::Upgrade;
 use crate::route::Action;
 
 /// Chooses the backend for this try.
 pub(super) fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-    let upgrade = session.is_upgrade_req();
+    let upgrade = Upgrade::of(session.req_header()).passes();
     let upstream = target(ctx, upgrade)?;
     let Some(index) = upstream.pick(&ctx.tried) else {
         return Error::e_explain(ErrorType::HTTPStatus(StatusCode::SERVICE_UNAVAILABLE.as_u16()), "no backend is left");
@@ -73,6 +74,7 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
     if original.version == Version::HTTP_2 {
         join_cookies(&mut parts.headers);
     }
+    Upgrade::of(original).write(&mut parts.headers);
     if let Some(uri) = upstream_uri(original, ctx)? {
         parts.uri = uri;
     }

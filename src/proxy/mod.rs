@@ -6,6 +6,7 @@ mod fail;
 mod forward;
 mod record;
 mod respond;
+mod upgrade;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -21,9 +21,6 @@ use crate::observe::ProcessStats;
 use crate::proxy::Proxy;
 use signals::{Heard, Signals};
 
-/// Idle connections to backends that are kept for each thread, at most.
-const KEPT_CONNECTIONS: usize = 512;
-
 /// How long the last lines of the access log may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -80,7 +77,7 @@ fn server_conf(config: &Config) -> ServerConf {
     ServerConf {
         threads: 1,
         work_stealing: config.runtime.work_stealing,
-        upstream_keepalive_pool_size: KEPT_CONNECTIONS * config.runtime.threads.count(),
+        upstream_keepalive_pool_size: config.runtime.upstream_pool.saturating_mul(config.runtime.threads.count()),
         ..ServerConf::default()
     }
 }

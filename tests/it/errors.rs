@@ -119,7 +119,9 @@ sites:
 #[test]
 fn nobody_is_told_what_reads_the_requests() {
     let gateway = Gateway::start("sites:\n  - respond: hello\n");
-    for raw in ["hello\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"] {
+    for raw in
+        ["hello\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n"]
+    {
         let mut connection = gateway.connect();
         connection.send(raw);
         let response = connection.read_response("GET");

@@ -88,3 +88,32 @@ sites:
     assert_eq!(gateway.request(&request).status, 403);
     assert_eq!(origin.connections(), 0);
 }
+
+#[test]
+fn another_protocol_passes_too_but_no_version_of_http() {
+    let agreeing = Origin::answering(
+        "agreeing",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: imap\r\n\r\n* OK ready\r\n",
+    );
+    let gateway = Gateway::before(&[&agreeing], "sites:\n  - proxy: \"@agreeing\"\n");
+    let mut connection = gateway.connect();
+    connection.send(
+        "GET /mail HTTP/1.1\r\nHost: a.test\r\nConnection: x-secret, Upgrade\r\nX-Secret: 1\r\nUpgrade: imap\r\n\r\n",
+    );
+    let (_, said) = connection.expect_close();
+    assert!(said.starts_with("HTTP/1.1 101") && said.ends_with("* OK ready\r\n"), "{said}");
+    let seen = agreeing.last().headers;
+    assert_eq!((seen.all("upgrade"), seen.all("connection")), (vec!["imap"], vec!["Upgrade"]));
+    assert!(seen.all("x-secret").is_empty());
+
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
+    let response = gateway.request(
+        &get("/")
+            .header("Connection", "Upgrade, HTTP2-Settings")
+            .header("Upgrade", "h2c")
+            .header("HTTP2-Settings", "AAMAAABk"),
+    );
+    assert_eq!(response.status, 200);
+    assert!(response.echo().headers.all("upgrade").is_empty());
+}
