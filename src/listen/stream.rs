@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -24,13 +24,15 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::connection::{Connection, Peer};
+use super::request::Request;
 use super::wire::Wire;
-
-const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Up to this much of a response is gathered before it is sent, so that its head and a small body go out together. What
 /// is larger goes out with what was gathered before, in one system call and without a copy.
 const GATHER: usize = 1024;
+
+/// How much of further requests is read while one without a body is under way.
+const AHEAD: usize = 16 << 10;
 
 /// How long, and how many bytes, of a request that nobody wants are read before its connection is dropped.
 const LINGER: Duration = Duration::from_secs(2);
@@ -39,14 +41,18 @@ const LINGER_BYTES: usize = 1 << 20;
 /// The stream of one downstream connection.
 pub(super) struct EdgeStream {
     wire: Wire,
-    /// Bytes that were read already, to be read again before the wire: HTTP/2's preface.
+    /// Bytes that were read already, to be read again before the wire: HTTP/2's preface, or a further request.
     replay: Bytes,
+    /// What was read of further requests while one is under way that has no body.
+    ahead: BytesMut,
     /// What was written and not yet sent. Without capacity while nothing waits.
     unsent: Vec<u8>,
     http2: bool,
     /// Whether the client may be sending a body, so that closing has to take care.
     may_send: bool,
-    /// Whether anything was read that is not of the request's head.
+    /// Whether what follows the head of the request under way is a further request.
+    bodiless: bool,
+    /// Whether the session was given anything that is not of the request's head.
     read_more: bool,
     patience: Duration,
     stall: Option<Box<Stall>>,
@@ -68,9 +74,11 @@ impl EdgeStream {
         Self {
             wire,
             replay: Bytes::new(),
+            ahead: BytesMut::new(),
             unsent: Vec::new(),
             http2: false,
             may_send: false,
+            bodiless: false,
             read_more: false,
             patience: connection.settings.write,
             stall: None,
@@ -80,11 +88,42 @@ impl EdgeStream {
         }
     }
 
-    /// A request begins, and this is its head.
-    pub(super) fn begin_request(&mut self, head: &[u8]) {
-        self.may_send = !(head.starts_with(b"GET ") || head.starts_with(b"HEAD "));
-        self.read_more = memchr::memmem::find(head, HEAD_END).map(|at| at + HEAD_END.len()) != Some(head.len());
+    /// The stream goes on after its last session failed, with what that one left.
+    pub(super) fn resume((wire, ahead): (Wire, Bytes), connection: Arc<Connection>) -> Self {
+        let mut stream = Self::new(wire, connection);
+        stream.replay = ahead;
+        stream
+    }
+
+    /// A request begins; gives what a session may see of it now. Of a request without a body that is its head: clients
+    /// may send the next one at once (RFC 9112 9.3.2), and it waits here until the first is answered. A session takes
+    /// such bytes for a fault of the client, and breaks off.
+    pub(super) fn begin_request(&mut self, request: Request) -> BytesMut {
+        let Request { mut bytes, head, bodiless } = request;
+        self.may_send = !(bytes.starts_with(b"GET ") || bytes.starts_with(b"HEAD "));
+        self.bodiless = bodiless;
+        self.read_more = bytes.len() > head && !bodiless;
+        if bodiless && bytes.len() > head {
+            self.ahead = bytes.split_off(head);
+        }
+        if bodiless && !self.replay.is_empty() {
+            self.ahead.extend_from_slice(&std::mem::take(&mut self.replay));
+        }
         self.connection().set_surviving(false);
+        bytes
+    }
+
+    /// The request under way is answered: what was read ahead is the begin of the next one.
+    pub(super) fn end_request(&mut self) {
+        self.bodiless = false;
+        if !self.ahead.is_empty() {
+            self.replay = std::mem::take(&mut self.ahead).freeze();
+        }
+    }
+
+    /// No request is let in, and there is more to come, surely.
+    pub(super) fn refuse_request(&mut self) {
+        self.may_send = true;
     }
 
     fn connection(&self) -> &Connection {
@@ -94,9 +133,25 @@ impl EdgeStream {
 
     /// What is left of the stream for a further request, when its session failed, but not the connection. Nothing may
     /// be under way in either direction.
-    fn salvage(&mut self) -> Option<Wire> {
+    fn salvage(&mut self) -> Option<(Wire, Bytes)> {
         let whole = self.unsent.is_empty() && !self.read_more && self.linger.is_none() && !self.http2;
-        (whole && self.connection().is_surviving()).then(|| std::mem::replace(&mut self.wire, Wire::Gone))
+        (whole && self.connection().is_surviving())
+            .then(|| (std::mem::replace(&mut self.wire, Wire::Gone), std::mem::take(&mut self.ahead).freeze()))
+    }
+
+    /// Tells only of the end of the connection, and keeps what comes before that for the next request.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < AHEAD {
+            let mut room = [const { MaybeUninit::<u8>::uninit() }; 2048];
+            let mut some = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut self.wire).poll_read(cx, &mut some))?;
+            if some.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.ahead.extend_from_slice(some.filled());
+        }
+        // Enough: more is read once this much was answered.
+        Poll::Pending
     }
 
     /// From here on the connection speaks HTTP/2, and `preface` is read first.
@@ -212,8 +267,8 @@ impl Drop for EdgeStream {
             // The last bytes of a response whose session ended without a flush; the socket takes them or nobody does.
             let _ = self.wire.try_write(&self.unsent);
         }
-        if let Some(wire) = self.salvage() {
-            self.connection().leave(wire);
+        if let Some(left) = self.salvage() {
+            self.connection().leave(left);
         }
     }
 }
@@ -224,7 +279,11 @@ impl AsyncRead for EdgeStream {
             let count = self.replay.len().min(buf.remaining());
             buf.put_slice(&self.replay[..count]);
             self.replay.advance(count);
+            self.read_more = true;
             return Poll::Ready(Ok(()));
+        }
+        if self.bodiless {
+            return self.poll_read_ahead(cx);
         }
         let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
         self.read_more |= polled.is_ready();
