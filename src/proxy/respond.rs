@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, TRANSFER_ENCODING, VIA};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -15,6 +17,8 @@ use crate::forwarded;
 use crate::reply::Reply;
 
 const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What a backend's head tells us, and what nobody else shall know of the backend.
 pub(super) fn upstream_head(head: &mut ResponseHeader, ctx: &mut Ctx) {
@@ -45,9 +49,14 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
     if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
         session.set_keepalive(None);
     }
-    if let (Some(upstream), StatusCode::SWITCHING_PROTOCOLS) = (&ctx.upstream, head.status) {
-        // From here on the client may be silent for as long as the backend may.
-        session.set_read_timeout(Some(upstream.tunnel()));
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        if let Some(upstream) = &ctx.upstream {
+            // From here on the client may be silent for as long as the backend may.
+            session.set_read_timeout(Some(upstream.tunnel()));
+        }
+    } else if session.req_header().version == Version::HTTP_2 || head.headers.contains_key(CONNECTION) {
+        // Whoever sends such fields names them in `Connection`; not all do, and HTTP/2 breaks the stream off for one.
+        remove_hop_by_hop(head);
     }
     if session.req_header().version == Version::HTTP_10 && head.headers.contains_key(TRANSFER_ENCODING) {
         // HTTP/1.0 knows no chunks (RFC 9112 6.1): the end of the connection ends the body.
@@ -55,6 +64,17 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
         session.set_keepalive(None);
     }
     finish_head(session, head, ctx)
+}
+
+/// Removes what concerned only the connection to the backend (RFC 9110 7.6.1).
+fn remove_hop_by_hop(head: &mut ResponseHeader) {
+    let named = head.headers.get_all(CONNECTION).iter().filter_map(|list| list.to_str().ok());
+    let named = named.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
+    // Not what says where the body ends, even if a backend should name it.
+    let named: Vec<HeaderName> = named.filter(|name| ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)).collect();
+    for name in named.iter().chain(&[CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE]) {
+        head.remove_header(name);
+    }
 }
 
 /// What all responses have in common, whoever gave them.

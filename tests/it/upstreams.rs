@@ -1,6 +1,6 @@
 //! Backends: whose turn it is, what happens when one is down, and what passes unchanged.
 
-use crate::harness::{Gateway, Origin, Request, eventually, get, names};
+use crate::harness::{Gateway, H2, Origin, Request, eventually, get, names};
 
 #[test]
 fn weights_share_the_requests_smoothly() {
@@ -206,6 +206,25 @@ fn every_form_of_a_response_passes() {
         let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@raw\"\n");
         let response = gateway.get("/");
         assert_eq!((response.status, &*response.text()), (status, body), "{raw}");
+    }
+}
+
+#[test]
+fn what_concerns_the_connection_to_a_backend_goes_no_further() {
+    let origin = Origin::answering(
+        "hop",
+        "HTTP/1.1 200 OK\r\nConnection: close, X-Hop, Content-Length\r\nX-Hop: 1\r\nKeep-Alive: timeout=5, max=100\r\n\
+         Proxy-Connection: close\r\nContent-Length: 2\r\nX-End: 1\r\n\r\nok",
+    );
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@hop\"\n");
+    let mut connection = gateway.connect();
+    // HTTP/2 breaks the stream off for any of them: such a backend could not be reached by it at all.
+    for response in [connection.request(&get("/")), H2::open(&gateway.address()).request(&get("/"))] {
+        assert_eq!((response.status, &*response.text(), response.header("x-end")), (200, "ok", Some("1")));
+        for name in ["x-hop", "keep-alive", "proxy-connection"] {
+            assert_eq!(response.header(name), None, "{name}");
+        }
+        assert_ne!(response.header("connection"), Some("close"));
     }
 }
 
