@@ -35,6 +35,10 @@ fn open(session: &mut Session, ctx: &mut Ctx) {
         Some(Peer::Unix) | None => None,
     };
     ctx.snapshot.forwarded.identify(session.req_header(), peer, &mut ctx.exchange);
+    if session.req_header().version == Version::HTTP_10 {
+        // It would take a 1xx for the response (RFC 9110 15.2).
+        session.set_ignore_info_resp(true);
+    }
     if let Some(connection) = connection {
         connection.begin_request();
         ctx.exchange.local_port = connection.local_port;

@@ -84,12 +84,11 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
-        respond::upstream_head(head, ctx);
-        Ok(())
+        respond::upstream_head(session, head, ctx)
     }
 
     async fn response_filter(

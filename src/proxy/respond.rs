@@ -7,9 +7,9 @@ use http::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{Method, StatusCode, Version};
-use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
 use crate::action::error_pages;
@@ -21,16 +21,14 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What a backend's head tells us, and what nobody else shall know of the backend.
-pub(super) fn upstream_head(head: &mut ResponseHeader, ctx: &mut Ctx) {
-    if head.status.is_informational() && head.status.as_u16() != 101 {
-        return;
+pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !session.is_upgrade_req() {
+        // The client would go on with HTTP, and take whatever the backend sends for responses.
+        let error = Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for");
+        return Err(error.into_up());
     }
-    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
-    let now = Instant::now();
-    ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
-    let stats = upstream.backends()[attempt.backend].stats();
-    stats.first_byte.observe(now.duration_since(attempt.began));
-    stats.requests.count(head.status.as_u16());
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return Ok(()) };
     if !upstream.keep_server_headers() {
         for name in [SERVER, X_POWERED_BY] {
             // Looking is cheaper than removing what is not there from two maps.
@@ -39,6 +37,15 @@ pub(super) fn upstream_head(head: &mut ResponseHeader, ctx: &mut Ctx) {
             }
         }
     }
+    if head.status.is_informational() && !switches {
+        return Ok(());
+    }
+    let now = Instant::now();
+    ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
+    let stats = upstream.backends()[attempt.backend].stats();
+    stats.first_byte.observe(now.duration_since(attempt.began));
+    stats.requests.count(head.status.as_u16());
+    Ok(())
 }
 
 /// What the client gets.

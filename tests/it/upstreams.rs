@@ -229,6 +229,43 @@ fn what_concerns_the_connection_to_a_backend_goes_no_further() {
 }
 
 #[test]
+fn an_upgrade_that_nobody_asked_for_is_a_bad_gateway() {
+    let origin = Origin::answering(
+        "eager",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    );
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@eager\"\n");
+    assert_eq!(gateway.get("/").status, 502);
+    assert_eq!(H2::open(&gateway.address()).request(&get("/")).status, 502);
+}
+
+#[test]
+fn an_early_hint_passes_and_does_not_stand_for_the_response() {
+    let hint = "HTTP/1.1 103 Early Hints\r\nServer: secret\r\nLink: </a>\r\n\r\n";
+    let good = Origin::answering("good", format!("{hint}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    let dying = Origin::answering("dying", hint);
+    let gateway = Gateway::before(
+        &[&good, &dying],
+        "sites:\n  - routes: [{ match: /good, proxy: \"@good\" }, { match: /dying, proxy: \"@dying\" }]\n",
+    );
+    for (path, status) in [("/good", 200), ("/dying", 502)] {
+        let mut connection = gateway.connect();
+        connection.send(get(path).header("Connection", "close").bytes());
+        let (_, said) = connection.expect_close();
+        let (first, last) = said.split_once("\r\n\r\n").unwrap();
+        assert!(first.starts_with("HTTP/1.1 103 ") && !first.contains("secret"), "{path}: {said}");
+        assert!(last.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {said}");
+        gateway.log_line("status", status);
+
+        // HTTP/1.0 knows no such thing, and would take it for the response.
+        let mut connection = gateway.connect();
+        connection.send(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n"));
+        let (_, said) = connection.expect_close();
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {said}");
+    }
+}
+
+#[test]
 fn a_large_body_passes_whole() {
     let origin = Origin::sending("big", 10 << 20);
     let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@big\"\n");
