@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::Ctx;
+use super::framing;
 use super::respond;
 use crate::exchange::Exchange;
 use crate::listen::{Connection, Peer};
@@ -76,6 +77,9 @@ fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Res
     // TRACE would show the client fields that were added on the way (RFC 9110 9.3.8).
     if head.method == Method::TRACE {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if !framing::knows_transfer_coding(&head.headers) {
+        return Err(StatusCode::NOT_IMPLEMENTED);
     }
     let named = match head.headers.get(HOST) {
         Some(host) => Some(host.to_str().map_err(|_| StatusCode::BAD_REQUEST)?),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
@@ -13,6 +13,7 @@ use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::Ctx;
 use super::ctx::Attempt;
+use super::framing;
 use crate::route::Action;
 
 /// Chooses the backend for this try.
@@ -72,6 +73,9 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
     let mut parts = Parts::from(std::mem::replace(head, RequestHeader::from(nothing())));
     if original.version == Version::HTTP_2 {
         join_cookies(&mut parts.headers);
+    }
+    if let Some(length) = framing::repeated_length(&parts.headers) {
+        parts.headers.insert(CONTENT_LENGTH, length);
     }
     if let Some(uri) = upstream_uri(original, ctx)? {
         parts.uri = uri;

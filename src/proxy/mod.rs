@@ -4,6 +4,7 @@ mod admit;
 mod ctx;
 mod fail;
 mod forward;
+mod framing;
 mod record;
 mod respond;
 

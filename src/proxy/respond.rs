@@ -12,6 +12,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
+use super::framing;
 use crate::action::error_pages;
 use crate::forwarded;
 use crate::reply::Reply;
@@ -70,7 +71,19 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
         head.remove_header(&TRANSFER_ENCODING);
         session.set_keepalive(None);
     }
-    finish_head(session, head, ctx)
+    if head.status == StatusCode::NO_CONTENT {
+        // It ends with its head, and must not say otherwise (RFC 9110 8.6, RFC 9112 6.1).
+        head.remove_header(&CONTENT_LENGTH);
+        head.remove_header(&TRANSFER_ENCODING);
+    } else if let Some(length) = framing::repeated_length(&head.headers) {
+        head.insert_header(CONTENT_LENGTH, length)?;
+    }
+    finish_head(session, head, ctx)?;
+    if head.version == Version::HTTP_10 {
+        // Each side of a gateway speaks a version of its own (RFC 9110 2.5).
+        head.set_version(Version::HTTP_11);
+    }
+    Ok(())
 }
 
 /// Removes what concerned only the connection to the backend (RFC 9110 7.6.1).

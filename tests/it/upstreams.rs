@@ -276,6 +276,46 @@ fn a_large_body_passes_whole() {
 }
 
 #[test]
+fn the_length_of_a_message_is_told_once() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
+    for lengths in ["Content-Length: 2\r\nContent-Length: 2", "Content-Length: 2, 2"] {
+        let mut connection = gateway.connect();
+        connection.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{lengths}\r\n\r\nab"));
+        let echo = connection.read_response("POST").echo();
+        assert_eq!((echo.headers.all("content-length"), &*echo.body), (vec!["2"], "ab"), "{lengths}");
+    }
+    for (raw, framing_fields) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", "content-length: 2"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nab", "content-length: 2"),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab", "content-length: 2"),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nab", ""),
+        ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""),
+    ] {
+        let origin = Origin::answering("raw", raw);
+        let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@raw\"\n");
+        let mut connection = gateway.connect();
+        connection.send(get("/").header("Connection", "close").bytes());
+        let (_, said) = connection.expect_close();
+        assert!(said.starts_with("HTTP/1.1 "), "{said}");
+        let framing = |line: &&str| line.starts_with("content-length") || line.starts_with("transfer-encoding");
+        let said = said.to_ascii_lowercase();
+        let told: Vec<&str> = said.lines().filter(framing).collect();
+        assert_eq!(told.join(" and "), framing_fields, "{raw}");
+    }
+}
+
+#[test]
+fn a_body_in_a_coding_that_nobody_undoes_is_refused() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
+    let mut connection = gateway.connect();
+    connection.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
+    assert_eq!(connection.read_response("POST").status, 501);
+    assert_eq!(origin.requests(), 0);
+}
+
+#[test]
 fn a_smuggled_request_does_not_reach_a_backend() {
     let origin = Origin::named("a");
     let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
