@@ -74,8 +74,8 @@ fn answer(route: &Route, head: &RequestHeader, ctx: &Ctx) -> Option<Box<Reply>> 
 
 /// Reads host and path, or says with which status the request is refused.
 fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Result<(), StatusCode> {
-    // TRACE would show the client fields that were added on the way (RFC 9110 9.3.8).
-    if head.method == Method::TRACE {
+    // TRACE would show the client fields that were added on the way (RFC 9110 9.3.8), and a gateway makes no tunnels.
+    if matches!(head.method, Method::TRACE | Method::CONNECT) {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
     }
     if !framing::knows_transfer_coding(&head.headers) {
@@ -91,17 +91,53 @@ fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Res
         None if head.version == Version::HTTP_10 => {}
         None => return Err(StatusCode::BAD_REQUEST),
     }
-    let path = head.uri.path();
-    if !(path.starts_with('/') || path == "*") || !head.raw_path_is_utf8() {
+    if !is_target(head) || !head.raw_path_is_utf8() {
         return Err(StatusCode::BAD_REQUEST);
     }
-    exchange.normal_path = normalize(path);
+    exchange.normal_path = normalize(head.uri.path());
     Ok(())
+}
+
+/// Whether the target has a form that a request to a gateway may have (RFC 9112 3.2): a path, a whole URL or, to ask for
+/// the options of the server itself, `*`. Of anything else Pingora makes the path `/`, which was not asked for.
+fn is_target(head: &RequestHeader) -> bool {
+    let named = |scheme: &str, target: &[u8]| {
+        target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme.as_bytes()))
+    };
+    match head.raw_path() {
+        [b'/', ..] => true,
+        b"*" => head.method == Method::OPTIONS,
+        target => named("http://", target) || named("https://", target),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_a_path_or_a_url_or_the_server_itself() {
+        for (method, target, status) in [
+            ("GET", "/a", None),
+            ("GET", "http://a/b", None),
+            ("GET", "HTTPS://a", None),
+            ("OPTIONS", "*", None),
+            ("GET", "*", Some(400)),
+            ("GET", "a", Some(400)),
+            ("GET", "a:80", Some(400)),
+            ("GET", "?a", Some(400)),
+            ("GET", "a/../b", Some(400)),
+            ("GET", "urn:/a", Some(400)),
+            ("GET", "ftp://a/b", Some(400)),
+            ("TRACE", "/", Some(405)),
+            ("CONNECT", "a:80", Some(405)),
+        ] {
+            let mut head = RequestHeader::build(method, target.as_bytes(), None).unwrap();
+            head.insert_header(HOST, "a").unwrap();
+            let refused = understand(&head, &mut Exchange::new()).err();
+            assert_eq!(refused.map(|status| status.as_u16()), status, "{method} {target}");
+        }
+    }
 
     #[test]
     fn a_request_without_a_proper_host_is_refused() {

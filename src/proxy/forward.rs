@@ -84,10 +84,13 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
         let peer = connection.peer.ip().map(|_| connection.peer_value());
         ctx.snapshot.forwarded.write(&mut parts, &ctx.exchange, peer, connection.port_value());
     }
-    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt)
-        && let Some(host) = upstream.host_field(attempt.backend)
-    {
-        parts.headers.insert(HOST, host.clone());
+    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) {
+        if let Some(host) = upstream.host_field(attempt.backend) {
+            parts.headers.insert(HOST, host.clone());
+        } else if original.version == Version::HTTP_10 && !parts.headers.contains_key(HOST) {
+            // What goes out is HTTP/1.1, which has no request without (RFC 9112 3.2).
+            parts.headers.insert(HOST, upstream.backends()[attempt.backend].authority().clone());
+        }
     }
     *head = RequestHeader::from(parts);
     if let Some(ends) = ends {
