@@ -34,6 +34,9 @@ const GATHER: usize = 1024;
 /// How much of further requests is read while one without a body is under way.
 const AHEAD: usize = 16 << 10;
 
+/// What Pingora says of itself when it answers a malformed request before the application sees it.
+const SIGNATURE: &[u8] = b"Server: Pingora\r\n";
+
 /// How long, and how many bytes, of a request that nobody wants are read before its connection is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
@@ -54,6 +57,8 @@ pub(super) struct EdgeStream {
     bodiless: bool,
     /// Whether the session was given anything that is not of the request's head.
     read_more: bool,
+    /// The requests that the application had seen before the one under way.
+    seen_before: u64,
     patience: Duration,
     stall: Option<Box<Stall>>,
     linger: Option<Box<Linger>>,
@@ -80,6 +85,7 @@ impl EdgeStream {
             may_send: false,
             bodiless: false,
             read_more: false,
+            seen_before: 0,
             patience: connection.settings.write,
             stall: None,
             linger: None,
@@ -109,6 +115,7 @@ impl EdgeStream {
         if bodiless && !self.replay.is_empty() {
             self.ahead.extend_from_slice(&std::mem::take(&mut self.replay));
         }
+        self.seen_before = self.connection().requests();
         self.connection().set_surviving(false);
         bytes
     }
@@ -195,6 +202,13 @@ impl EdgeStream {
     fn gather(&mut self, data: &[u8]) {
         if self.unsent.capacity() == 0 {
             self.unsent.reserve(GATHER);
+        }
+        if self.connection().requests() == self.seen_before
+            && let Some(begin) = memchr::memmem::find(data, SIGNATURE)
+        {
+            self.unsent.extend_from_slice(&data[..begin]);
+            self.unsent.extend_from_slice(&data[begin + SIGNATURE.len()..]);
+            return;
         }
         self.unsent.extend_from_slice(data);
     }
