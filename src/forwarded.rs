@@ -179,7 +179,8 @@ fn write_x_forwarded(
             None => drop(headers.remove(X_FORWARDED_HOST)),
         }
     }
-    if !(trusted && headers.contains_key(X_FORWARDED_PORT)) {
+    // A Unix socket has no port to tell.
+    if peer_value.is_some() && !(trusted && headers.contains_key(X_FORWARDED_PORT)) {
         headers.insert(X_FORWARDED_PORT, port.clone());
     }
 }
