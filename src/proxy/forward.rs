@@ -148,12 +148,18 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Breaks off a response that takes longer than the upstream's `total`.
 pub(super) fn check_deadline(session: &Session, ctx: &mut Ctx) -> Result<()> {
-    if !std::mem::replace(&mut ctx.body_began, true) {
+    if !std::mem::replace(&mut ctx.body_began, true) || session.was_upgraded() {
         // The first piece comes with the head or soon after, and most responses have no other: no look at the clock.
         return Ok(());
     }
+    in_time(ctx)
+}
+
+/// Whether the upstream's `total` has not passed: to be asked whenever either side has sent a piece, for Pingora's own
+/// deadlines begin anew with each.
+pub(super) fn in_time(ctx: &Ctx) -> Result<()> {
     match ctx.deadline {
-        Some(deadline) if Instant::now() > deadline && !session.was_upgraded() => {
+        Some(deadline) if Instant::now() > deadline => {
             let error = Error::explain(ErrorType::ReadTimedout, "the time for the whole exchange is up");
             Err(error.into_up())
         }

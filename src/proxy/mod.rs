@@ -81,6 +81,16 @@ impl ProxyHttp for Proxy {
         forward::request_head(session, head, ctx)
     }
 
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<()> {
+        forward::in_time(ctx)
+    }
+
     // The way back.
 
     async fn upstream_response_filter(

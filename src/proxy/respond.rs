@@ -12,7 +12,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
-use super::framing;
+use super::{forward, framing};
 use crate::action::error_pages;
 use crate::forwarded;
 use crate::reply::Reply;
@@ -39,7 +39,7 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
         }
     }
     if head.status.is_informational() && !switches {
-        return Ok(());
+        return forward::in_time(ctx);
     }
     let now = Instant::now();
     ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
