@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use http::{Method, Uri};
+use http::{Method, Uri, Version};
 use pingora::http::RequestHeader;
 
 use crate::exchange::{Exchange, Scheme};
 use crate::gateway;
-use crate::route::host::normalize_host;
-use crate::route::normalize::normalize;
+use crate::proxy::understand;
 use crate::route::{Action, Route};
 use crate::upstream::Tried;
 
@@ -70,6 +69,10 @@ impl Request {
         if let (Some(authority), false) = (uri.authority(), head.headers.contains_key("host")) {
             head.insert_header("host", authority.as_str()).map_err(|error| format!("error: {error}"))?;
         }
+        if !head.headers.contains_key("host") {
+            // Nobody else may ask without a host.
+            head.set_version(Version::HTTP_10);
+        }
         Ok(head)
     }
 
@@ -80,12 +83,8 @@ impl Request {
         if self.url.starts_with("https:") {
             exchange.scheme = Scheme::Https;
         }
-        if let Some(host) = head.headers.get("host").and_then(|host| host.to_str().ok()) {
-            exchange.host = normalize_host(host)
-                .ok_or_else(|| format!("error: `{host}` is no host: the answer is 400"))?
-                .into_owned();
-        }
-        exchange.normal_path = normalize(head.uri.path());
+        understand(head, &mut exchange)
+            .map_err(|status| format!("error: this is refused before any route is asked: the answer is {status}"))?;
         Ok(exchange)
     }
 }

@@ -73,7 +73,7 @@ fn answer(route: &Route, head: &RequestHeader, ctx: &Ctx) -> Option<Box<Reply>> 
 }
 
 /// Reads host and path, or says with which status the request is refused.
-fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Result<(), StatusCode> {
+pub fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Result<(), StatusCode> {
     // TRACE would show the client fields that were added on the way (RFC 9110 9.3.8), and a gateway makes no tunnels.
     if matches!(head.method, Method::TRACE | Method::CONNECT) {
         return Err(StatusCode::METHOD_NOT_ALLOWED);

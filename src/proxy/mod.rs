@@ -21,6 +21,7 @@ use pingora::{Error, Result};
 
 use crate::gateway::Gateway;
 
+pub use admit::understand;
 pub use ctx::Ctx;
 
 /// The gateway as Pingora sees it.
