@@ -42,6 +42,8 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
         return forward::in_time(ctx);
     }
     let now = Instant::now();
+    // Whatever went wrong before, this try went well.
+    ctx.exchange.failure = None;
     ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
     let stats = upstream.backends()[attempt.backend].stats();
     stats.first_byte.observe(now.duration_since(attempt.began));

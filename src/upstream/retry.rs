@@ -110,6 +110,9 @@ pub fn failure_word(error: &Error) -> &'static str {
         E::ConnectionClosed => "connection_closed",
         E::InvalidHTTPHeader | E::H1Error | E::InvalidH2 | E::H2Error | E::H2Downgrade => "invalid_response",
         E::HTTPStatus(_) => "status",
+        // Pingora's words for what is wrong within a body.
+        E::Custom("InvalidChunk" | "InvalidTrailerEnd" | "PrematureBodyEnd") if client => "invalid_request",
+        E::Custom("InvalidChunk" | "InvalidTrailerEnd" | "PrematureBodyEnd") => "invalid_response",
         // Our own words for our own errors.
         E::Custom(word) | E::CustomCode(word, _) => word,
         E::InternalError if is_failed_connect(error) => "connect_error",
