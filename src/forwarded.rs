@@ -179,7 +179,8 @@ fn write_x_forwarded(
             None => drop(headers.remove(X_FORWARDED_HOST)),
         }
     }
-    if !(trusted && headers.contains_key(X_FORWARDED_PORT)) {
+    // A Unix socket has no port to tell.
+    if peer_value.is_some() && !(trusted && headers.contains_key(X_FORWARDED_PORT)) {
         headers.insert(X_FORWARDED_PORT, port.clone());
     }
 }
@@ -243,16 +244,37 @@ fn right_to_left<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator
     lines.into_iter().rev().flat_map(|line| {
         let line = String::from_utf8_lossy(line.as_bytes());
         let items: smallvec::SmallVec<[Cow<'a, str>; 4]> = match line {
-            Cow::Borrowed(line) => line.rsplit(',').map(|item| Cow::Borrowed(item.trim())).collect(),
-            Cow::Owned(line) => line.rsplit(',').map(|item| Cow::Owned(item.trim().to_owned())).collect(),
+            Cow::Borrowed(line) => pieces_from_the_end(line, b',').map(Cow::Borrowed).collect(),
+            Cow::Owned(line) => pieces_from_the_end(&line, b',').map(|item| Cow::Owned(item.to_owned())).collect(),
         };
         items
     })
 }
 
+/// What stands between these marks, the last piece first. A mark in quotes is none: a client can bring some into the
+/// element of a proxy, by its `Host`. Read from the end, what a client has left open spoils no element added behind it.
+fn pieces_from_the_end(text: &str, mark: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest.take()?;
+        let bytes = text.as_bytes();
+        let mut quoted = false;
+        for at in (0..bytes.len()).rev() {
+            if bytes[at] == b'"' {
+                let escapes = bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+                quoted ^= escapes % 2 == 0;
+            } else if bytes[at] == mark && !quoted {
+                rest = Some(&text[..at]);
+                return Some(text[at + 1..].trim());
+            }
+        }
+        Some(text.trim())
+    })
+}
+
 /// One parameter of an element of `Forwarded`, unquoted (RFC 7239 4).
 fn parameter<'a>(element: &'a str, name: &str) -> Option<&'a str> {
-    element.split(';').find_map(|pair| {
+    pieces_from_the_end(element, b';').find_map(|pair| {
         let (key, value) = pair.split_once('=')?;
         key.trim().eq_ignore_ascii_case(name).then(|| value.trim().trim_matches('"'))
     })
@@ -305,6 +327,11 @@ mod tests {
             ("10.0.0.1", vec![("x-forwarded-for", "[2001:db8::1]:80")], "2001:db8::1"),
             ("10.0.0.1", vec![("forwarded", "for=6.6.6.6, for=\"[2001:db8::1]:99\";proto=https")], "2001:db8::1"),
             ("10.0.0.1", vec![("forwarded", "for=unknown")], "10.0.0.1"),
+            ("10.0.0.1", vec![("forwarded", "for=1.1.1.1;host=\"a,for=6.6.6.6\";proto=http")], "1.1.1.1"),
+            ("10.0.0.1", vec![("forwarded", "host=\"a;for=6.6.6.6\";for=1.1.1.1")], "1.1.1.1"),
+            ("10.0.0.1", vec![("forwarded", "for=1.1.1.1;host=\"a\\\",for=6.6.6.6\"")], "1.1.1.1"),
+            ("10.0.0.1", vec![("forwarded", "for=\"6.6.6.6, for=1.1.1.1")], "1.1.1.1"),
+            ("10.0.0.1", vec![("forwarded", "for=6.6.6.6\", for=\"1.1.1.1\"")], "1.1.1.1"),
             ("::ffff:10.0.0.1", vec![("x-forwarded-for", "1.1.1.1")], "1.1.1.1"),
         ] {
             let mut exchange = Exchange::new();

@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
-use http::{Method, Uri};
+use http::{Method, Uri, Version};
 use pingora::http::RequestHeader;
 
 use crate::exchange::{Exchange, Scheme};
 use crate::gateway;
-use crate::route::host::normalize_host;
-use crate::route::normalize::normalize;
+use crate::proxy::understand;
 use crate::route::{Action, Route};
 use crate::upstream::Tried;
 
@@ -79,6 +78,10 @@ impl Request {
         if let (Some(authority), false) = (uri.authority(), head.headers.contains_key("host")) {
             head.insert_header("host", authority.as_str()).map_err(|error| format!("error: {error}"))?;
         }
+        if !head.headers.contains_key("host") {
+            // Nobody else may ask without a host.
+            head.set_version(Version::HTTP_10);
+        }
         Ok(head)
     }
 
@@ -89,13 +92,12 @@ impl Request {
         if self.url.starts_with("https:") {
             exchange.scheme = Scheme::Https;
         }
-        let Some(host) = head.headers.get("host").and_then(|host| host.to_str().ok()) else {
+        if head.headers.get("host").is_none() {
             let mend = "write a whole URL, as in `http://example.com/`, or add `-H 'Host: example.com'`";
             return Err(format!("error: the request names no host: the answer is 400\nhint: {mend}"));
-        };
-        let named = normalize_host(host).ok_or_else(|| format!("error: `{host}` is no host: the answer is 400"))?;
-        exchange.host = named.into_owned();
-        exchange.normal_path = normalize(head.uri.path());
+        }
+        understand(head, &mut exchange)
+            .map_err(|status| format!("error: this is refused before any route is asked: the answer is {status}"))?;
         Ok(exchange)
     }
 }

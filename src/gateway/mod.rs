@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use crate::config::Config;
-use crate::config::load::Document;
+use crate::config::load::{Broken, Document};
 use crate::config::process::{Admin, Runtime};
 use crate::diag::{Issues, Scope};
 use crate::keep::Keep;
@@ -147,7 +147,7 @@ impl Gateway {
         self.snapshot.load_full()
     }
 
-    /// The files of the document in force, as they were when it was read.
+    /// The files of the document that was read last, in force or refused, as they were then.
     pub fn files(&self) -> Files {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).files.clone()
     }
@@ -173,7 +173,10 @@ impl Gateway {
     fn try_apply(&self, path: &Path) -> Result<Applied, String> {
         // One document at a time; requests do not come by here.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let document = Document::read(path).map_err(|broken| broken.report(false))?;
+        let document = Document::read(path);
+        // Of a refused document too: it is not to be read again before one of its files has changed.
+        current.files = Files::look(document.as_ref().map_or_else(Broken::files, Document::files));
+        let document = document.map_err(|broken| broken.report(false))?;
         let generation = current.generation + 1;
         let environment = Environment { generation, folder: folder(path), keep: &self.keep, stats: &self.stats };
         let checked = check_document(document, &environment, false)?;
@@ -187,7 +190,8 @@ impl Gateway {
         self.listeners.commit(sockets.clients);
         self.admin_listeners.commit(sockets.admin);
         let waiting = diff::needs_restart(&current.runtime, &checked.config.runtime);
-        *current = Current { runtime: checked.config.runtime, files: checked.files, generation };
+        current.runtime = checked.config.runtime;
+        current.generation = generation;
         Ok(Applied { generation, warnings: checked.warnings, waiting })
     }
 }

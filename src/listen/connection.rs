@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderValue;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::{Notify, watch};
@@ -90,7 +91,7 @@ pub struct Connection {
     /// Told when an HTTP/2 connection has had its share of requests.
     pub(super) spent: Notify,
     surviving: AtomicBool,
-    left: Mutex<Option<Wire>>,
+    left: Mutex<Option<(Wire, Bytes)>>,
 }
 
 impl Connection {
@@ -151,13 +152,13 @@ impl Connection {
         self.surviving.load(Relaxed)
     }
 
-    /// What a stream that is dropped leaves behind for a further request.
-    pub(super) fn leave(&self, wire: Wire) {
-        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire);
+    /// What a stream that is dropped leaves behind for a further request, with what was read of that already.
+    pub(super) fn leave(&self, left: (Wire, Bytes)) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
     }
 
     /// Takes what the last stream left behind.
-    pub(super) fn take_left(&self) -> Option<Wire> {
+    pub(super) fn take_left(&self) -> Option<(Wire, Bytes)> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

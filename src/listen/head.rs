@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::closing::Closing;
+use super::request::Request;
 use super::stream::{EdgeStream, poll_read_through};
 use crate::observe::Gauge;
 
@@ -23,7 +24,7 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     /// A whole request head of HTTP/1, and perhaps more: a body, or a further request.
-    Request(BytesMut),
+    Request(Request),
     /// The preface of HTTP/2, and perhaps more.
     Http2(BytesMut),
     /// The client has gone.
@@ -64,7 +65,7 @@ pub(super) struct Waiter<'a> {
 impl Waiter<'_> {
     /// Waits for the next request and reads its head.
     pub(super) async fn next(&mut self, stream: &mut EdgeStream, rules: &Rules) -> Incoming {
-        let mut head = Head { bytes: BytesMut::new(), scanned: 0, http2: rules.http2 && rules.fresh.is_some() };
+        let mut head = Head::new(rules.http2 && rules.fresh.is_some());
         // Both are made only when there is something to wait for.
         let mut deadline = None;
         let mut mark = None;
@@ -133,11 +134,19 @@ struct Head {
     bytes: BytesMut,
     /// Up to here no end of the head was found: the next look begins here.
     scanned: usize,
+    /// Where the line that is looked at begins.
+    line: usize,
+    /// Whether a line so far tells of something that follows the head.
+    followed: bool,
     /// Whether this may still be HTTP/2's preface.
     http2: bool,
 }
 
 impl Head {
+    fn new(http2: bool) -> Self {
+        Self { bytes: BytesMut::new(), scanned: 0, line: 0, followed: false, http2 }
+    }
+
     /// Adds what came.
     fn take(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -172,7 +181,10 @@ impl Head {
             self.http2 = false;
         }
         match self.end() {
-            Some(end) if end <= limit => Some(Incoming::Request(std::mem::take(&mut self.bytes))),
+            Some(end) if end <= limit => {
+                let bytes = std::mem::take(&mut self.bytes);
+                Some(Incoming::Request(Request { bytes, head: end, bodiless: !self.followed }))
+            }
             None if self.bytes.len() <= limit => None,
             _ => Some(Incoming::TooLarge),
         }
@@ -182,6 +194,7 @@ impl Head {
     fn end(&mut self) -> Option<usize> {
         while let Some(found) = memchr::memchr(b'\n', &self.bytes[self.scanned..]) {
             let line_end = self.scanned + found;
+            self.followed |= tells_of_more(&self.bytes[self.line..line_end]);
             match self.bytes.get(line_end + 1..) {
                 Some([b'\n', ..]) => return Some(line_end + 2),
                 Some([b'\r', b'\n', ..]) => return Some(line_end + 3),
@@ -190,11 +203,26 @@ impl Head {
                     self.scanned = line_end;
                     return None;
                 }
-                Some(_) => self.scanned = line_end + 1,
+                Some(_) => {
+                    self.scanned = line_end + 1;
+                    self.line = self.scanned;
+                }
             }
         }
         self.scanned = self.bytes.len();
         None
+    }
+}
+
+/// Whether bytes that belong to the request may follow a head that has this line.
+fn tells_of_more(line: &[u8]) -> bool {
+    // Most lines are told apart by their first byte.
+    let named = |name: &[u8]| line.get(..name.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(name));
+    match line.first().map(u8::to_ascii_lowercase) {
+        Some(b'c') => named(b"content-length") || named(b"connect "),
+        Some(b't') => named(b"transfer-encoding"),
+        Some(b'u') => named(b"upgrade"),
+        _ => false,
     }
 }
 
@@ -210,7 +238,7 @@ mod tests {
     use super::*;
 
     fn read(chunks: &[&[u8]], limit: usize) -> Option<Incoming> {
-        let mut head = Head { bytes: BytesMut::new(), scanned: 0, http2: true };
+        let mut head = Head::new(true);
         chunks.iter().find_map(|chunk| {
             head.take(chunk);
             head.look(limit)
@@ -235,8 +263,34 @@ mod tests {
             ("PRI * HTTP/2.0\r\n\r\nGET", true),
             ("PRO * HTTP/2.0\r\n\r\n", true),
         ] {
-            let wanted = Incoming::Request(text.trim_start().as_bytes().into());
-            assert_eq!(read(&[text.as_bytes()], 1024), whole.then_some(wanted), "{text:?}");
+            let wanted = whole.then(|| text.trim_start().as_bytes().into());
+            let got = read(&[text.as_bytes()], 1024).map(|incoming| match incoming {
+                Incoming::Request(request) => request.bytes,
+                other => panic!("{text:?}: {other:?}"),
+            });
+            assert_eq!(got, wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_known_where_a_request_ends_that_has_a_head_only() {
+        for (text, rest, bodiless) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /b", 6, true),
+            ("GET / HTTP/1.1\nHost: a\n\nGET /b", 6, true),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\nGET /b HTTP/1.1\r\n\r\n", 19, true),
+            ("POST / HTTP/1.1\r\nHost: a\r\n\r\n", 0, true),
+            ("POST / HTTP/1.1\r\ncontent-LENGTH: 4\r\n\r\nbody", 4, false),
+            ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nA: b\r\n\r\n0\r\n\r\n", 5, false),
+            ("GET / HTTP/1.1\nA: b\nUpgrade: websocket\n\n", 0, false),
+            ("CONNECT a:1 HTTP/1.1\r\n\r\nhello", 5, false),
+            ("GET /content-length HTTP/1.1\r\nX-Content-Length: 5\r\n\r\n", 0, true),
+        ] {
+            for size in 1..=text.len() {
+                let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+                let Some(Incoming::Request(request)) = read(&chunks, 1024) else { panic!("{text:?}") };
+                assert_eq!(request.head, text.len() - rest, "{text:?} by {size}");
+                assert_eq!(request.bodiless, bodiless, "{text:?} by {size}");
+            }
         }
     }
 
@@ -277,7 +331,7 @@ mod tests {
             text.push_str(newline);
             let head_len = text.len();
             text.push_str("body\r\n\r\n");
-            let mut head = Head { bytes: BytesMut::new(), scanned: 0, http2: false };
+            let mut head = Head::new(false);
             let (mut rest, mut cuts) = (text.as_bytes(), cuts.iter().cycle());
             let found = loop {
                 let (now, later) = rest.split_at((*cuts.next().unwrap()).min(rest.len()));

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp};
 use pingora::protocols::http::ServerSession;
 use tokio::io::AsyncWriteExt;
@@ -14,6 +13,7 @@ use super::connection::Connection;
 use super::head::{Incoming, Rules, Waiter};
 use super::http2;
 use super::limits::{Admission, Gate};
+use super::request::Request;
 use super::stream::EdgeStream;
 use super::wire::Wire;
 
@@ -37,8 +37,8 @@ where
             limit: gate.limits.load().header_size,
             http2: settings.http2,
         };
-        let head = match waiter.next(&mut stream, &rules).await {
-            Incoming::Request(head) => head,
+        let request = match waiter.next(&mut stream, &rules).await {
+            Incoming::Request(request) => request,
             Incoming::Http2(preface) => {
                 drop(waiter);
                 stream.begin_http2(preface.freeze());
@@ -48,9 +48,11 @@ where
             refused => return refuse(&refused, &mut stream, &connection, gate).await,
         };
         served = served.saturating_add(1);
-        let Some(session) = open_session(stream, &connection, head, carried.take(), gate, served) else { return };
+        let Some(session) = open_session(stream, &connection, request, carried.take()) else { return };
+        let session = limit_requests(session, gate, served);
         let Some((back, persistent)) = one_request(&app, session, &connection, gate).await else { return };
         stream = back;
+        stream.end_request();
         carried = persistent;
     }
 }
@@ -59,20 +61,18 @@ where
 fn open_session(
     mut stream: Box<EdgeStream>,
     connection: &Connection,
-    head: BytesMut,
+    request: Request,
     carried: Option<HttpPersistentSettings>,
-    gate: &Gate,
-    served: u32,
 ) -> Option<ServerSession> {
     let settings = &connection.settings;
-    let pipelined = stream.begin_request(&head);
+    let head = stream.begin_request(request);
     let mut session = ServerSession::new_http1(stream);
     if let Some(carried) = carried {
         carried.apply_to_session(&mut session);
         if session.pipelining_enabled() {
             // The session may hold the beginning of this request, read with the last one: we cannot see it, and must
-            // not guess. Clients that pipeline have to try again (RFC 9112 9.3.2).
-            debug!(peer = ?connection.peer, "closed: the application enabled pipelining, which is not supported");
+            // not guess. `EdgeStream` keeps further requests back by itself.
+            debug!(peer = ?connection.peer, "closed: the application enabled Pingora's pipelining");
             return None;
         }
     }
@@ -80,12 +80,16 @@ fn open_session(
     // No write timeout: the stream has one, and a better one, for it lets a slow client take a large piece.
     session.set_total_drain_timeout(Some(settings.body));
     session.set_min_send_rate(settings.min_send_rate);
-    // Of a pipeline Pingora drops what follows, and the connection with it: the response shall say so.
-    let left = if pipelined { 0 } else { gate.limits.load().requests_per_connection.saturating_sub(served) };
-    session.set_keepalive_reuses_remaining(Some(left));
     // Parsed in place, without a further copy through the stream.
     session.set_pipelined_prefix(head);
     Some(session)
+}
+
+/// Tells the session how many requests may still follow.
+fn limit_requests(mut session: ServerSession, gate: &Gate, served: u32) -> ServerSession {
+    let most = gate.limits.load().requests_per_connection;
+    session.set_keepalive_reuses_remaining(Some(most.saturating_sub(served)));
+    session
 }
 
 /// Serves one request, and gives the stream back if a further one may follow.
@@ -106,7 +110,7 @@ where
             debug!(peer = ?connection.peer, "refused: the request is malformed");
         }
         let left = connection.take_left()?;
-        return Some((Box::new(EdgeStream::new(left, Arc::clone(connection))), None));
+        return Some((Box::new(EdgeStream::resume(left, Arc::clone(connection))), None));
     };
     let (stream, persistent) = reused.consume();
     let stream = stream.into_any().downcast::<EdgeStream>().ok()?;
@@ -137,9 +141,7 @@ async fn refuse(why: &Incoming, stream: &mut EdgeStream, connection: &Connection
     gate.refused(connection.peer.ip(), status[..3].parse().unwrap_or_default(), reason);
     debug!(peer = ?connection.peer, status, "refused before a request was read");
     let reply = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    // There is more to come, surely.
-    stream.begin_request(&[]);
-    stream.speak();
+    stream.refuse_request();
     if stream.write_all(reply.as_bytes()).await.is_ok() {
         // Whatever came of it, the connection ends here.
         let _ = AsyncWriteExt::shutdown(stream).await;

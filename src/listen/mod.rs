@@ -22,6 +22,7 @@ mod http1;
 mod http2;
 mod limits;
 mod listeners;
+mod request;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
-use http::StatusCode;
+use bytes::{Buf, Bytes, BytesMut};
 use pingora::http::ResponseHeader;
 use pingora::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -25,52 +24,41 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::connection::{Connection, Peer};
+use super::request::Request;
 use super::wire::Wire;
-
-const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Up to this much of a response is gathered before it is sent, so that its head and a small body go out together. What
 /// is larger goes out with what was gathered before, in one system call and without a copy.
 const GATHER: usize = 1024;
 
+/// How much of further requests is read while one without a body is under way.
+const AHEAD: usize = 16 << 10;
+
+/// What Pingora says of itself when it answers a malformed request before the application sees it.
+const SIGNATURE: &[u8] = b"Server: Pingora\r\n";
+
 /// How long, and how many bytes, of a request that nobody wants are read before its connection is dropped.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
-/// Whether a head announces a body (RFC 9112 6.3).
-fn announces_body(head: &[u8]) -> bool {
-    let announces = |line: &[u8]| {
-        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
-    };
-    head.split(|byte| *byte == b'\n').any(announces)
-}
-
-/// Who writes a response. Pingora answers some requests by itself, before any callback, and names itself then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Voice {
-    /// The application, or we.
-    Ours,
-    /// It will show with the first byte: the application has begun this many requests before.
-    Unknown(u64),
-    /// Pingora, whose words have been replaced.
-    Replaced,
-}
-
 /// The stream of one downstream connection.
 pub(super) struct EdgeStream {
     wire: Wire,
-    /// Bytes that were read already, to be read again before the wire: HTTP/2's preface.
+    /// Bytes that were read already, to be read again before the wire: HTTP/2's preface, or a further request.
     replay: Bytes,
+    /// What was read of further requests while one is under way that has no body.
+    ahead: BytesMut,
     /// What was written and not yet sent. Without capacity while nothing waits.
     unsent: Vec<u8>,
     http2: bool,
     /// Whether the client may be sending a body, so that closing has to take care.
     may_send: bool,
-    /// Whether anything was read that is not of the request's head.
+    /// Whether what follows the head of the request under way is a further request.
+    bodiless: bool,
+    /// Whether the session was given anything that is not of the request's head.
     read_more: bool,
-    /// Who is writing.
-    voice: Voice,
+    /// The requests that the application had seen before the one under way.
+    seen_before: u64,
     patience: Duration,
     stall: Option<Box<Stall>>,
     linger: Option<Box<Linger>>,
@@ -91,11 +79,13 @@ impl EdgeStream {
         Self {
             wire,
             replay: Bytes::new(),
+            ahead: BytesMut::new(),
             unsent: Vec::new(),
             http2: false,
             may_send: false,
+            bodiless: false,
             read_more: false,
-            voice: Voice::Ours,
+            seen_before: 0,
             patience: connection.settings.write,
             stall: None,
             linger: None,
@@ -104,34 +94,43 @@ impl EdgeStream {
         }
     }
 
-    /// A request begins, and this is what has come of it, its head at least. Tells whether a further request has come
-    /// with it already.
-    pub(super) fn begin_request(&mut self, head: &[u8]) -> bool {
-        self.may_send = !(head.starts_with(b"GET ") || head.starts_with(b"HEAD "));
-        let end = memchr::memmem::find(head, HEAD_END).map_or(0, |at| at + HEAD_END.len());
-        self.read_more = end != head.len() || head.is_empty();
-        self.connection().set_surviving(false);
-        self.voice = Voice::Unknown(self.connection().requests());
-        self.read_more && !announces_body(&head[..end])
+    /// The stream goes on after its last session failed, with what that one left.
+    pub(super) fn resume((wire, ahead): (Wire, Bytes), connection: Arc<Connection>) -> Self {
+        let mut stream = Self::new(wire, connection);
+        stream.replay = ahead;
+        stream
     }
 
-    /// What follows is written by us, not by a session.
-    pub(super) fn speak(&mut self) {
-        self.voice = Voice::Ours;
-    }
-
-    /// Whether these bytes are Pingora's own refusal. Ours, with the same status and no name, goes out instead.
-    fn replaces(&mut self, data: &[u8]) -> bool {
-        if let Voice::Unknown(before) = self.voice {
-            let refused = self.connection().requests() == before;
-            let status = data.get(9..12).and_then(|status| StatusCode::from_bytes(status).ok()).filter(|_| refused);
-            self.voice = if status.is_some() { Voice::Replaced } else { Voice::Ours };
-            if let Some(status) = status {
-                self.gather(format!("HTTP/1.1 {status}\r\n").as_bytes());
-                self.gather(b"Content-Length: 0\r\nConnection: close\r\n\r\n");
-            }
+    /// A request begins; gives what a session may see of it now. Of a request without a body that is its head: clients
+    /// may send the next one at once (RFC 9112 9.3.2), and it waits here until the first is answered. A session takes
+    /// such bytes for a fault of the client, and breaks off.
+    pub(super) fn begin_request(&mut self, request: Request) -> BytesMut {
+        let Request { mut bytes, head, bodiless } = request;
+        self.may_send = !(bytes.starts_with(b"GET ") || bytes.starts_with(b"HEAD "));
+        self.bodiless = bodiless;
+        self.read_more = bytes.len() > head && !bodiless;
+        if bodiless && bytes.len() > head {
+            self.ahead = bytes.split_off(head);
         }
-        self.voice == Voice::Replaced
+        if bodiless && !self.replay.is_empty() {
+            self.ahead.extend_from_slice(&std::mem::take(&mut self.replay));
+        }
+        self.seen_before = self.connection().requests();
+        self.connection().set_surviving(false);
+        bytes
+    }
+
+    /// The request under way is answered: what was read ahead is the begin of the next one.
+    pub(super) fn end_request(&mut self) {
+        self.bodiless = false;
+        if !self.ahead.is_empty() {
+            self.replay = std::mem::take(&mut self.ahead).freeze();
+        }
+    }
+
+    /// No request is let in, and there is more to come, surely.
+    pub(super) fn refuse_request(&mut self) {
+        self.may_send = true;
     }
 
     fn connection(&self) -> &Connection {
@@ -141,9 +140,25 @@ impl EdgeStream {
 
     /// What is left of the stream for a further request, when its session failed, but not the connection. Nothing may
     /// be under way in either direction.
-    fn salvage(&mut self) -> Option<Wire> {
+    fn salvage(&mut self) -> Option<(Wire, Bytes)> {
         let whole = self.unsent.is_empty() && !self.read_more && self.linger.is_none() && !self.http2;
-        (whole && self.connection().is_surviving()).then(|| std::mem::replace(&mut self.wire, Wire::Gone))
+        (whole && self.connection().is_surviving())
+            .then(|| (std::mem::replace(&mut self.wire, Wire::Gone), std::mem::take(&mut self.ahead).freeze()))
+    }
+
+    /// Tells only of the end of the connection, and keeps what comes before that for the next request.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < AHEAD {
+            let mut room = [const { MaybeUninit::<u8>::uninit() }; 2048];
+            let mut some = ReadBuf::uninit(&mut room);
+            ready!(Pin::new(&mut self.wire).poll_read(cx, &mut some))?;
+            if some.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.ahead.extend_from_slice(some.filled());
+        }
+        // Enough: more is read once this much was answered.
+        Poll::Pending
     }
 
     /// From here on the connection speaks HTTP/2, and `preface` is read first.
@@ -187,6 +202,13 @@ impl EdgeStream {
     fn gather(&mut self, data: &[u8]) {
         if self.unsent.capacity() == 0 {
             self.unsent.reserve(GATHER);
+        }
+        if self.connection().requests() == self.seen_before
+            && let Some(begin) = memchr::memmem::find(data, SIGNATURE)
+        {
+            self.unsent.extend_from_slice(&data[..begin]);
+            self.unsent.extend_from_slice(&data[begin + SIGNATURE.len()..]);
+            return;
         }
         self.unsent.extend_from_slice(data);
     }
@@ -259,8 +281,8 @@ impl Drop for EdgeStream {
             // The last bytes of a response whose session ended without a flush; the socket takes them or nobody does.
             let _ = self.wire.try_write(&self.unsent);
         }
-        if let Some(wire) = self.salvage() {
-            self.connection().leave(wire);
+        if let Some(left) = self.salvage() {
+            self.connection().leave(left);
         }
     }
 }
@@ -271,7 +293,11 @@ impl AsyncRead for EdgeStream {
             let count = self.replay.len().min(buf.remaining());
             buf.put_slice(&self.replay[..count]);
             self.replay.advance(count);
+            self.read_more = true;
             return Poll::Ready(Ok(()));
+        }
+        if self.bodiless {
+            return self.poll_read_ahead(cx);
         }
         let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
         self.read_more |= polled.is_ready();
@@ -281,9 +307,6 @@ impl AsyncRead for EdgeStream {
 
 impl AsyncWrite for EdgeStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.voice != Voice::Ours && self.replaces(data) {
-            return Poll::Ready(Ok(data.len()));
-        }
         if self.gathers(data.len()) {
             self.gather(data);
             return Poll::Ready(Ok(data.len()));
@@ -297,9 +320,6 @@ impl AsyncWrite for EdgeStream {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let total = parts.iter().map(|part| part.len()).sum();
-        if self.voice != Voice::Ours && self.replaces(parts.first().map_or(&[], |part| part)) {
-            return Poll::Ready(Ok(total));
-        }
         if self.gathers(total) {
             parts.iter().for_each(|part| self.gather(part));
             return Poll::Ready(Ok(total));
@@ -444,19 +464,16 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_takes_little_has_its_time() {
         let (mut stream, mut far) = pair();
-        stream.patience = Duration::from_millis(800);
+        stream.patience = Duration::from_millis(200);
         let begun = Instant::now();
         let writer = tokio::spawn(async move { stream.write_all(&[b'x'; 1_000_000]).await.is_ok() });
-        let mut some = vec![0; 40_000];
-        // The pauses are what is tested: each is shorter than the patience, all together are longer.
-        loop {
+        let mut some = vec![0; 120_000];
+        while !writer.is_finished() {
             tokio::time::sleep(Duration::from_millis(60)).await;
-            if far.read(&mut some).await.unwrap() == 0 {
-                break;
-            }
+            far.read_exact(&mut some).await.unwrap();
         }
         assert!(writer.await.unwrap());
-        assert!(begun.elapsed() > Duration::from_millis(800));
+        assert!(begun.elapsed() > Duration::from_millis(300));
     }
 
     #[tokio::test]

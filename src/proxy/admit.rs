@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::Ctx;
+use super::framing;
 use super::respond;
 use crate::exchange::Exchange;
 use crate::listen::{Connection, Peer};
@@ -35,6 +36,10 @@ fn open(session: &mut Session, ctx: &mut Ctx) {
         Some(Peer::Unix) | None => None,
     };
     ctx.snapshot.forwarded.identify(session.req_header(), peer, &mut ctx.exchange);
+    if session.req_header().version == Version::HTTP_10 {
+        // It would take a 1xx for the response (RFC 9110 15.2).
+        session.set_ignore_info_resp(true);
+    }
     if let Some(connection) = connection {
         connection.begin_request();
         ctx.exchange.local_port = connection.local_port;
@@ -68,10 +73,13 @@ fn answer(route: &Route, head: &RequestHeader, ctx: &Ctx) -> Option<Box<Reply>> 
 }
 
 /// Reads host and path, or says with which status the request is refused.
-fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Result<(), StatusCode> {
-    // TRACE would show the client fields that were added on the way (RFC 9110 9.3.8).
-    if head.method == Method::TRACE {
+pub fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Result<(), StatusCode> {
+    // TRACE would show the client fields that were added on the way (RFC 9110 9.3.8), and a gateway makes no tunnels.
+    if matches!(head.method, Method::TRACE | Method::CONNECT) {
         return Err(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    if !framing::knows_transfer_coding(&head.headers) {
+        return Err(StatusCode::NOT_IMPLEMENTED);
     }
     let named = match head.headers.get(HOST) {
         Some(host) => Some(host.to_str().map_err(|_| StatusCode::BAD_REQUEST)?),
@@ -83,17 +91,53 @@ fn understand(head: &RequestHeader, exchange: &mut Exchange) -> std::result::Res
         None if head.version == Version::HTTP_10 => {}
         None => return Err(StatusCode::BAD_REQUEST),
     }
-    let path = head.uri.path();
-    if !(path.starts_with('/') || path == "*") || !head.raw_path_is_utf8() {
+    if !is_target(head) || !head.raw_path_is_utf8() {
         return Err(StatusCode::BAD_REQUEST);
     }
-    exchange.normal_path = normalize(path);
+    exchange.normal_path = normalize(head.uri.path());
     Ok(())
+}
+
+/// Whether the target has a form that a request to a gateway may have (RFC 9112 3.2): a path, a whole URL or, to ask for
+/// the options of the server itself, `*`. Of anything else Pingora makes the path `/`, which was not asked for.
+fn is_target(head: &RequestHeader) -> bool {
+    let named = |scheme: &str, target: &[u8]| {
+        target.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme.as_bytes()))
+    };
+    match head.raw_path() {
+        [b'/', ..] => true,
+        b"*" => head.method == Method::OPTIONS,
+        target => named("http://", target) || named("https://", target),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_is_a_path_or_a_url_or_the_server_itself() {
+        for (method, target, status) in [
+            ("GET", "/a", None),
+            ("GET", "http://a/b", None),
+            ("GET", "HTTPS://a", None),
+            ("OPTIONS", "*", None),
+            ("GET", "*", Some(400)),
+            ("GET", "a", Some(400)),
+            ("GET", "a:80", Some(400)),
+            ("GET", "?a", Some(400)),
+            ("GET", "a/../b", Some(400)),
+            ("GET", "urn:/a", Some(400)),
+            ("GET", "ftp://a/b", Some(400)),
+            ("TRACE", "/", Some(405)),
+            ("CONNECT", "a:80", Some(405)),
+        ] {
+            let mut head = RequestHeader::build(method, target.as_bytes(), None).unwrap();
+            head.insert_header(HOST, "a").unwrap();
+            let refused = understand(&head, &mut Exchange::new()).err();
+            assert_eq!(refused.map(|status| status.as_u16()), status, "{method} {target}");
+        }
+    }
 
     #[test]
     fn a_request_without_a_proper_host_is_refused() {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use http::StatusCode;
+use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -63,7 +64,8 @@ fn may_retry(ctx: &Ctx) -> bool {
 pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
     ctx.exchange.failure = Some(retry::failure_word(error));
     let Some(status) = status(error) else { return FailToProxy { error_code: 0, can_reuse_downstream: false } };
-    if session.response_written().is_none() {
+    let begun = |head: &ResponseHeader| !head.status.is_informational() || head.status.as_u16() == 101;
+    if !session.response_written().is_some_and(begun) {
         let goes_on = may_go_on(session, ctx);
         let reply = if goes_on { Reply::error(status) } else { Reply::error(status).closing() };
         let written = match respond::write(session, ctx, reply).await {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue};
 use http::request::Parts;
 use http::{StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
@@ -13,6 +13,7 @@ use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::Ctx;
 use super::ctx::Attempt;
+use super::framing;
 use super::upgrade::Upgrade;
 use crate::route::Action;
 
@@ -75,6 +76,9 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
         join_cookies(&mut parts.headers);
     }
     Upgrade::of(original).write(&mut parts.headers);
+    if let Some(length) = framing::repeated_length(&parts.headers) {
+        parts.headers.insert(CONTENT_LENGTH, length);
+    }
     if let Some(uri) = upstream_uri(original, ctx)? {
         parts.uri = uri;
     }
@@ -82,10 +86,13 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
         let peer = connection.peer.ip().map(|_| connection.peer_value());
         ctx.snapshot.forwarded.write(&mut parts, &ctx.exchange, peer, connection.port_value());
     }
-    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt)
-        && let Some(host) = upstream.host_field(attempt.backend)
-    {
-        parts.headers.insert(HOST, host.clone());
+    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) {
+        if let Some(host) = upstream.host_field(attempt.backend) {
+            parts.headers.insert(HOST, host.clone());
+        } else if original.version == Version::HTTP_10 && !parts.headers.contains_key(HOST) {
+            // What goes out is HTTP/1.1, which has no request without (RFC 9112 3.2).
+            parts.headers.insert(HOST, upstream.backends()[attempt.backend].authority().clone());
+        }
     }
     *head = RequestHeader::from(parts);
     if let Some(ends) = ends {
@@ -143,12 +150,18 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Breaks off a response that takes longer than the upstream's `total`.
 pub(super) fn check_deadline(session: &Session, ctx: &mut Ctx) -> Result<()> {
-    if !std::mem::replace(&mut ctx.body_began, true) {
+    if !std::mem::replace(&mut ctx.body_began, true) || session.was_upgraded() {
         // The first piece comes with the head or soon after, and most responses have no other: no look at the clock.
         return Ok(());
     }
+    in_time(ctx)
+}
+
+/// Whether the upstream's `total` has not passed: to be asked whenever either side has sent a piece, for Pingora's own
+/// deadlines begin anew with each.
+pub(super) fn in_time(ctx: &Ctx) -> Result<()> {
     match ctx.deadline {
-        Some(deadline) if Instant::now() > deadline && !session.was_upgraded() => {
+        Some(deadline) if Instant::now() > deadline => {
             let error = Error::explain(ErrorType::ReadTimedout, "the time for the whole exchange is up");
             Err(error.into_up())
         }

@@ -4,6 +4,7 @@ mod admit;
 mod ctx;
 mod fail;
 mod forward;
+mod framing;
 mod record;
 mod respond;
 mod upgrade;
@@ -21,6 +22,7 @@ use pingora::{Error, Result};
 
 use crate::gateway::Gateway;
 
+pub use admit::understand;
 pub use ctx::Ctx;
 
 /// The gateway as Pingora sees it.
@@ -81,16 +83,25 @@ impl ProxyHttp for Proxy {
         forward::request_head(session, head, ctx)
     }
 
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<()> {
+        forward::in_time(ctx)
+    }
+
     // The way back.
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
-        respond::upstream_head(head, ctx);
-        Ok(())
+        respond::upstream_head(session, head, ctx)
     }
 
     async fn response_filter(

@@ -8,7 +8,9 @@ use crate::gateway::Gateway;
 /// Counts and logs a finished request.
 pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
     let response = session.response_written();
-    ctx.exchange.status = response.map_or(0, |head| head.status.as_u16());
+    // A 1xx that nothing followed is no answer, unless it was the last word of HTTP.
+    let answer = response.filter(|head| !head.status.is_informational() || head.status.as_u16() == 101);
+    ctx.exchange.status = answer.map_or(0, |head| head.status.as_u16());
     ctx.exchange.bytes_sent = session.body_bytes_sent() as u64;
     ctx.exchange.bytes_received = session.body_bytes_read() as u64;
     if let Some(attempt) = &mut ctx.attempt {

@@ -3,30 +3,33 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, TRANSFER_ENCODING, VIA};
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{Method, StatusCode, Version};
-use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
+use super::{forward, framing};
 use crate::action::error_pages;
 use crate::forwarded;
 use crate::reply::Reply;
 
 const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What a backend's head tells us, and what nobody else shall know of the backend.
-pub(super) fn upstream_head(head: &mut ResponseHeader, ctx: &mut Ctx) {
-    if head.status.is_informational() && head.status.as_u16() != 101 {
-        return;
+pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    if switches && !session.is_upgrade_req() {
+        // The client would go on with HTTP, and take whatever the backend sends for responses.
+        let error = Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for");
+        return Err(error.into_up());
     }
-    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
-    let now = Instant::now();
-    ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
-    let stats = upstream.backends()[attempt.backend].stats();
-    stats.first_byte.observe(now.duration_since(attempt.began));
-    stats.requests.count(head.status.as_u16());
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return Ok(()) };
     if !upstream.keep_server_headers() {
         for name in [SERVER, X_POWERED_BY] {
             // Looking is cheaper than removing what is not there from two maps.
@@ -35,6 +38,17 @@ pub(super) fn upstream_head(head: &mut ResponseHeader, ctx: &mut Ctx) {
             }
         }
     }
+    if head.status.is_informational() && !switches {
+        return forward::in_time(ctx);
+    }
+    let now = Instant::now();
+    // Whatever went wrong before, this try went well.
+    ctx.exchange.failure = None;
+    ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
+    let stats = upstream.backends()[attempt.backend].stats();
+    stats.first_byte.observe(now.duration_since(attempt.began));
+    stats.requests.count(head.status.as_u16());
+    Ok(())
 }
 
 /// What the client gets.
@@ -45,16 +59,44 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
     if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
         session.set_keepalive(None);
     }
-    if let (Some(upstream), StatusCode::SWITCHING_PROTOCOLS) = (&ctx.upstream, head.status) {
-        // From here on the client may be silent for as long as the backend may.
-        session.set_read_timeout(Some(upstream.tunnel()));
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        if let Some(upstream) = &ctx.upstream {
+            // From here on the client may be silent for as long as the backend may.
+            session.set_read_timeout(Some(upstream.tunnel()));
+        }
+    } else if session.req_header().version == Version::HTTP_2 || head.headers.contains_key(CONNECTION) {
+        // Whoever sends such fields names them in `Connection`; not all do, and HTTP/2 breaks the stream off for one.
+        remove_hop_by_hop(head);
     }
     if session.req_header().version == Version::HTTP_10 && head.headers.contains_key(TRANSFER_ENCODING) {
         // HTTP/1.0 knows no chunks (RFC 9112 6.1): the end of the connection ends the body.
         head.remove_header(&TRANSFER_ENCODING);
         session.set_keepalive(None);
     }
-    finish_head(session, head, ctx)
+    if head.status == StatusCode::NO_CONTENT {
+        // It ends with its head, and must not say otherwise (RFC 9110 8.6, RFC 9112 6.1).
+        head.remove_header(&CONTENT_LENGTH);
+        head.remove_header(&TRANSFER_ENCODING);
+    } else if let Some(length) = framing::repeated_length(&head.headers) {
+        head.insert_header(CONTENT_LENGTH, length)?;
+    }
+    finish_head(session, head, ctx)?;
+    if head.version == Version::HTTP_10 {
+        // Each side of a gateway speaks a version of its own (RFC 9110 2.5).
+        head.set_version(Version::HTTP_11);
+    }
+    Ok(())
+}
+
+/// Removes what concerned only the connection to the backend (RFC 9110 7.6.1).
+fn remove_hop_by_hop(head: &mut ResponseHeader) {
+    let named = head.headers.get_all(CONNECTION).iter().filter_map(|list| list.to_str().ok());
+    let named = named.flat_map(|list| list.split(',')).filter_map(|name| name.trim().parse().ok());
+    // Not what says where the body ends, even if a backend should name it.
+    let named: Vec<HeaderName> = named.filter(|name| ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)).collect();
+    for name in named.iter().chain(&[CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, UPGRADE]) {
+        head.remove_header(name);
+    }
 }
 
 /// What all responses have in common, whoever gave them.

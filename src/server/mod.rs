@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::apps::HttpServerOptions;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
@@ -53,6 +54,10 @@ pub fn run(start: Start, ready: impl FnOnce(&Gateway)) -> Result<(), String> {
 
     let mut proxy = http_proxy(&server.configuration, Proxy::new(Arc::clone(&gateway)));
     proxy.h2_options = Some(pingora::protocols::http::v2::server::default_h2_options());
+    // We refuse CONNECT by ourselves: Pingora would do it unseen by log and counters, and in its own name.
+    let mut options = HttpServerOptions::default();
+    options.allow_connect_method_proxying = true;
+    proxy.server_options = Some(options);
     let proxy = Arc::new(proxy);
     // One single-threaded service for each thread: a connection stays on the thread that accepted it.
     let (services, threads_each) = if work_stealing { (1, threads) } else { (threads, 1) };

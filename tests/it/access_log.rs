@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::harness::names::log;
 use crate::harness::{Gateway, Origin, Request, eventually, get};
 
@@ -67,6 +69,37 @@ fn requests_refused_before_routing_are_logged_too() {
     connection.send("nonsense\r\n\r\n");
     connection.expect_close();
     assert_eq!(gateway.log_line(log::STATUS, 400)[log::FAILURE], "malformed");
+}
+
+#[test]
+fn a_failure_is_told_by_one_of_our_words_and_only_when_nothing_mended_it() {
+    let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n";
+    let (good, down, broken) = (Origin::named("good"), Origin::refusing("down"), Origin::answering("broken", broken));
+    let gateway = Gateway::before(
+        &[&good, &down, &broken],
+        r#"
+log: { access: json }
+upstreams: { api: ["@down", "@good"] }
+sites:
+  - routes: [{ match: "/*", proxy: api }, { match: /down, proxy: "@down" }, { match: /broken, proxy: "@broken" }]
+"#,
+    );
+    for path in ["/1", "/2", "/down"] {
+        gateway.get(path);
+    }
+    let _ = gateway.connect().try_request(&get("/broken"));
+    let mut connection = gateway.connect();
+    connection.send("POST /chunks HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno chunk at all\r\n");
+    connection.expect_close();
+    for (path, failure) in [
+        ("/1", Value::Null),
+        ("/2", Value::Null),
+        ("/down", "connect_refused".into()),
+        ("/broken", "invalid_response".into()),
+        ("/chunks", "invalid_request".into()),
+    ] {
+        assert_eq!(gateway.log_line(log::PATH, path)[log::FAILURE], failure, "{path}");
+    }
 }
 
 #[test]

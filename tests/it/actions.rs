@@ -153,19 +153,6 @@ fn an_answer_of_our_own_keeps_the_connection() {
 }
 
 #[test]
-fn of_a_pipeline_the_first_is_answered_and_the_rest_is_not_mixed_up_with_it() {
-    let origin = Origin::named("a");
-    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
-    let mut connection = gateway.connect();
-    connection.send([get("/1").bytes(), get("/2").bytes()].concat());
-    let response = connection.read_response("GET");
-    assert_eq!((&*response.echo().path, response.header("connection")), ("/1", Some("close")));
-    // What follows unasked is dropped with the connection: the client may ask again (RFC 9112 9.3.2).
-    connection.expect_close();
-    assert_eq!(origin.requests(), 1);
-}
-
-#[test]
 fn a_rewrite_changes_the_path_that_the_backend_sees() {
     let origin = Origin::named("a");
     let gateway = Gateway::before(

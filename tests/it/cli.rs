@@ -189,6 +189,21 @@ fn explain_says_why_others_did_not_match() {
 }
 
 #[test]
+fn explain_knows_what_no_route_is_asked_for() {
+    for (arguments, status) in [
+        (&["TRACE", "http://shop.test/"][..], "405"),
+        (&["CONNECT", "http://shop.test/"], "405"),
+        (&["GET", "*", "-H", "Host: shop.test"], "400"),
+        (&["GET", "http://shop.test/", "-H", "Host: a b"], "400"),
+        (&["POST", "http://shop.test/", "-H", "Transfer-Encoding: gzip, chunked"], "501"),
+    ] {
+        let output = Gateway::command(EXPLAINED, &[&["explain", "edgeway.yaml"], arguments].concat());
+        assert_eq!(output.code, Some(1), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains(&format!("the answer is {status}")), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn explain_tells_when_nothing_matches() {
     let output = Gateway::command(EXPLAINED, &["explain", "edgeway.yaml", "GET", "http://other.test/"]);
     assert!(output.all().contains("404") || output.all().contains("no site"), "{output:?}");

@@ -180,3 +180,18 @@ sites:
         gateway.request(&get("/").header("X-Forwarded-For", "1.2.3.4").header("Forwarded", "for=1.2.3.4")).echo();
     assert_eq!((echo.header("x-forwarded-for"), echo.header("forwarded")), (None, None));
 }
+
+#[test]
+fn a_unix_socket_has_neither_address_nor_port_to_tell() {
+    let origin = Origin::named("a");
+    let gateway =
+        Gateway::before(&[&origin], "listeners: [\"@listen\", \"unix:@dir/edge.sock\"]\nsites:\n  - proxy: \"@a\"\n");
+    let address = format!("unix:{}", gateway.dir().join("edge.sock").display());
+    let echo = Connection::open(&address).request(&get("/")).echo();
+    assert_eq!((echo.header("x-forwarded-for"), echo.header("x-forwarded-port")), (None, None));
+    assert_eq!(echo.header("x-forwarded-proto"), Some("http"));
+    // Whoever may write to the socket is believed.
+    let request = get("/").header("X-Forwarded-For", "1.1.1.1").header("X-Forwarded-Port", "443");
+    let echo = Connection::open(&address).request(&request).echo();
+    assert_eq!((echo.header("x-forwarded-for"), echo.header("x-forwarded-port")), (Some("1.1.1.1"), Some("443")));
+}

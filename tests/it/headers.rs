@@ -173,3 +173,22 @@ fn a_head_request_has_no_body() {
     assert_eq!((response.status, response.body.len()), (200, 0));
     assert_eq!(connection.request(&get("/next")).echo().path, "/next", "nothing of it is left on the connection");
 }
+
+#[test]
+fn no_answer_tells_what_the_gateway_is_made_of() {
+    let gateway = Gateway::start("sites:\n  - respond: hello\n");
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nHost: a", 200),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b", 400),
+        ("GET / HTTP/1.1\r\nHost: a\r\nA b", 400),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: a:80", 405),
+        ("TRACE / HTTP/1.1\r\nHost: a", 405),
+    ] {
+        let mut connection = gateway.connect();
+        connection.send(format!("{head}\r\nConnection: close\r\n\r\n"));
+        let (_, said) = connection.expect_close();
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {said}");
+        assert!(!said.to_ascii_lowercase().contains("server:"), "{head}: {said}");
+    }
+    gateway.log_line("method", "CONNECT");
+}

@@ -103,3 +103,19 @@ fn an_http2_connection_ends_after_so_many_requests() {
     }
     client.expect_close();
 }
+
+#[test]
+fn the_host_of_a_request_is_kept_whatever_becomes_of_its_path() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(
+        &[&origin],
+        r#"
+sites:
+  - routes: [{ match: "/new/*", rewrite: { strip_prefix: /new }, proxy: "@a" }, { match: "/*", proxy: "@a" }]
+"#,
+    );
+    for path in ["/x", "/x/../y", "/new/x"] {
+        let echo = H2::open(&gateway.address()).request(&get(path).host("shop.test")).echo();
+        assert_eq!(echo.headers.all("host"), ["shop.test"], "{path}");
+    }
+}

@@ -19,6 +19,7 @@ mod house;
 mod http2;
 mod limits;
 mod listening;
+mod pipelining;
 mod process;
 mod reload;
 mod routing;

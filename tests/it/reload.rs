@@ -173,3 +173,29 @@ fn many_reloads_at_once_end_in_the_last_document() {
     }
     eventually("the last document is in force", || gateway.get("/").text() == "number-19");
 }
+
+#[test]
+fn a_bad_document_is_refused_once_until_it_changes() {
+    let watching = |rest: &str| format!("runtime: {{ watch: 50ms }}\n{rest}");
+    let gateway = Gateway::with_files(
+        &[],
+        &[("sites/a.yaml", "sites:\n  - { hosts: [a.test], respond: a }\n")],
+        &watching("include: [\"sites/*.yaml\"]\nsites:\n  - respond: old\n"),
+    );
+    let refused = |times: usize| {
+        let said = gateway.stderr().matches("the old one stays in force").count();
+        assert!(said <= times, "{}", gateway.stderr());
+        said == times
+    };
+    for (round, bad) in ["sites: [{ respnd: new }]\n", "sites: [\n", "sites: [{ proxy: nowhere }]\n"].iter().enumerate()
+    {
+        gateway.rewrite(&watching(bad));
+        eventually("it is refused", || refused(round + 1));
+        // Many looks later.
+        std::thread::sleep(std::time::Duration::from_millis(400));
+        assert!(refused(round + 1));
+    }
+    assert_eq!(gateway.get("/").text(), "old");
+    gateway.rewrite(&watching("sites:\n  - respond: new\n"));
+    eventually("the good one is taken", || gateway.get("/").text() == "new");
+}

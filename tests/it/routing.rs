@@ -285,3 +285,51 @@ sites:
     assert_eq!(gateway.get("/files/a%2Fb").text(), "one file");
     assert_eq!(gateway.get("/files/a/b").text(), "a path");
 }
+
+#[test]
+fn a_url_as_the_target_is_made_a_path_and_what_is_neither_is_refused() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(
+        &[&origin],
+        r#"
+sites:
+  - routes:
+      - { match: "/*", proxy: "@a" }
+      - { match: "/raw/*", raw_path: true, proxy: "@a" }
+      - { match: "/admin/*", respond: { status: 403 } }
+"#,
+    );
+    for (target, path) in [
+        ("http://a.test/x?y=1", "/x?y=1"),
+        ("HTTP://a.test", "/"),
+        ("http://a.test?y", "/?y"),
+        ("http://a.test/raw/%61", "/raw/%61"),
+    ] {
+        assert_eq!(gateway.request(&get(target).host("a.test")).echo().path, path, "{target}");
+    }
+    let options = Request::new("OPTIONS", "*").host("a.test");
+    assert_eq!(gateway.request(&options).echo().path, "*");
+    let seen = origin.requests();
+    for (target, status) in [
+        ("http://a.test/x/../admin/y", 403),
+        ("x", 400),
+        ("x/../admin/y", 400),
+        ("a.test:80", 400),
+        ("?y", 400),
+        ("*", 400),
+        ("ftp://a.test/x", 400),
+        ("http://b.test/x", 400),
+    ] {
+        assert_eq!(gateway.request(&get(target).host("a.test")).status, status, "{target}");
+    }
+    assert_eq!(origin.requests(), seen);
+}
+
+#[test]
+fn a_backend_gets_a_host_even_from_a_client_without() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
+    let mut connection = gateway.connect();
+    connection.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(connection.read_response("GET").echo().headers.all("host"), [origin.address()]);
+}

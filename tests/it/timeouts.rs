@@ -127,3 +127,31 @@ sites:
     assert_eq!(connection.read_response("GET").echo().origin, "holding");
     gateway.expect_metric(names::FIRST_BYTE_COUNT, &[("upstream", "api")], 1.0);
 }
+
+#[test]
+fn the_total_bounds_what_comes_piece_by_piece() {
+    let every = Duration::from_millis(50);
+    let (stalling, silent) = (Origin::stalling("stalling", every), Origin::silent("silent"));
+    let gateway = Gateway::before(
+        &[&stalling, &silent],
+        r#"
+upstreams:
+  stalling: { servers: ["@stalling"], timeouts: { total: 500ms } }
+  silent: { servers: ["@silent"], timeouts: { total: 500ms } }
+sites:
+  - routes: [{ match: /stalling, proxy: stalling }, { match: /silent, proxy: silent }]
+"#,
+    );
+    // A backend that promises a response for ever.
+    let begun = Instant::now();
+    assert_eq!(gateway.get("/stalling").status, 504);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    // A client that never comes to the end of its body.
+    let begun = Instant::now();
+    let mut connection = gateway.connect();
+    connection.send("POST /silent HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    let sent = connection.trickle(&[b'x'; 1000], every);
+    assert!(sent < 1000 && begun.elapsed() < SOON, "{sent} bytes in {:?}", begun.elapsed());
+    let (_, said) = connection.expect_close();
+    assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
+}

@@ -1,6 +1,6 @@
 //! Backends: whose turn it is, what happens when one is down, and what passes unchanged.
 
-use crate::harness::{Gateway, Origin, Request, eventually, get, names};
+use crate::harness::{Gateway, H2, Origin, Request, eventually, get, names};
 
 #[test]
 fn weights_share_the_requests_smoothly() {
@@ -210,6 +210,62 @@ fn every_form_of_a_response_passes() {
 }
 
 #[test]
+fn what_concerns_the_connection_to_a_backend_goes_no_further() {
+    let origin = Origin::answering(
+        "hop",
+        "HTTP/1.1 200 OK\r\nConnection: close, X-Hop, Content-Length\r\nX-Hop: 1\r\nKeep-Alive: timeout=5, max=100\r\n\
+         Proxy-Connection: close\r\nContent-Length: 2\r\nX-End: 1\r\n\r\nok",
+    );
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@hop\"\n");
+    let mut connection = gateway.connect();
+    // HTTP/2 breaks the stream off for any of them: such a backend could not be reached by it at all.
+    for response in [connection.request(&get("/")), H2::open(&gateway.address()).request(&get("/"))] {
+        assert_eq!((response.status, &*response.text(), response.header("x-end")), (200, "ok", Some("1")));
+        for name in ["x-hop", "keep-alive", "proxy-connection"] {
+            assert_eq!(response.header(name), None, "{name}");
+        }
+        assert_ne!(response.header("connection"), Some("close"));
+    }
+}
+
+#[test]
+fn an_upgrade_that_nobody_asked_for_is_a_bad_gateway() {
+    let origin = Origin::answering(
+        "eager",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    );
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@eager\"\n");
+    assert_eq!(gateway.get("/").status, 502);
+    assert_eq!(H2::open(&gateway.address()).request(&get("/")).status, 502);
+}
+
+#[test]
+fn an_early_hint_passes_and_does_not_stand_for_the_response() {
+    let hint = "HTTP/1.1 103 Early Hints\r\nServer: secret\r\nLink: </a>\r\n\r\n";
+    let good = Origin::answering("good", format!("{hint}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    let dying = Origin::answering("dying", hint);
+    let gateway = Gateway::before(
+        &[&good, &dying],
+        "sites:\n  - routes: [{ match: /good, proxy: \"@good\" }, { match: /dying, proxy: \"@dying\" }]\n",
+    );
+    for (path, status) in [("/good", 200), ("/dying", 502)] {
+        let mut connection = gateway.connect();
+        connection.send(get(path).header("Connection", "close").bytes());
+        let (_, said) = connection.expect_close();
+        let (first, last) = said.split_once("\r\n\r\n").unwrap();
+        assert!(first.starts_with("HTTP/1.1 103 ") && !first.contains("secret"), "{path}: {said}");
+        assert!(last.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {said}");
+        gateway.log_line("status", status);
+
+        // HTTP/1.0 knows no such thing, and would take it for the response.
+        let mut connection = gateway.connect();
+        connection.send(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n"));
+        let (_, said) = connection.expect_close();
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {said}");
+    }
+}
+
+#[test]
 fn a_large_body_passes_whole() {
     let origin = Origin::sending("big", 10 << 20);
     let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@big\"\n");
@@ -217,6 +273,46 @@ fn a_large_body_passes_whole() {
     for _ in 0..2 {
         assert_eq!(connection.request(&get("/")).body.len(), 10 << 20);
     }
+}
+
+#[test]
+fn the_length_of_a_message_is_told_once() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
+    for lengths in ["Content-Length: 2\r\nContent-Length: 2", "Content-Length: 2, 2"] {
+        let mut connection = gateway.connect();
+        connection.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{lengths}\r\n\r\nab"));
+        let echo = connection.read_response("POST").echo();
+        assert_eq!((echo.headers.all("content-length"), &*echo.body), (vec!["2"], "ab"), "{lengths}");
+    }
+    for (raw, framing_fields) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab", "content-length: 2"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nab", "content-length: 2"),
+        ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nab", "content-length: 2"),
+        ("HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nab", ""),
+        ("HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", ""),
+    ] {
+        let origin = Origin::answering("raw", raw);
+        let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@raw\"\n");
+        let mut connection = gateway.connect();
+        connection.send(get("/").header("Connection", "close").bytes());
+        let (_, said) = connection.expect_close();
+        assert!(said.starts_with("HTTP/1.1 "), "{said}");
+        let framing = |line: &&str| line.starts_with("content-length") || line.starts_with("transfer-encoding");
+        let said = said.to_ascii_lowercase();
+        let told: Vec<&str> = said.lines().filter(framing).collect();
+        assert_eq!(told.join(" and "), framing_fields, "{raw}");
+    }
+}
+
+#[test]
+fn a_body_in_a_coding_that_nobody_undoes_is_refused() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(&[&origin], "sites:\n  - proxy: \"@a\"\n");
+    let mut connection = gateway.connect();
+    connection.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
+    assert_eq!(connection.read_response("POST").status, 501);
+    assert_eq!(origin.requests(), 0);
 }
 
 #[test]

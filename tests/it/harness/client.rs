@@ -191,7 +191,7 @@ impl Connection {
             let head = self.wire.head()?.ok_or_else(|| fault("closed before a response"))?;
             let status = head.line.split(' ').nth(1).and_then(|status| status.parse().ok());
             let status: u16 = status.ok_or_else(|| fault(&format!("`{}` is no status line", head.line)))?;
-            if status == 100 {
+            if matches!(status, 100 | 102..=199) {
                 continue;
             }
             let framing = match status {

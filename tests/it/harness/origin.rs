@@ -147,6 +147,18 @@ impl Origin {
         })
     }
 
+    /// Sends one 102 each `every`, without end.
+    pub(crate) fn stalling(name: &str, every: Duration) -> Self {
+        Self::per_request(name, move |wire, _, state| {
+            while !state.stopped.load(Relaxed) {
+                wire.stream.write_all(b"HTTP/1.1 102 Processing\r\n\r\n")?;
+                // The slowness under test.
+                thread::sleep(every);
+            }
+            Ok(Then::Close)
+        })
+    }
+
     /// Accepts, and closes at once.
     pub(crate) fn closing(name: &str) -> Self {
         Self::per_connection(name, |wire, _| wire.stream.shut())
