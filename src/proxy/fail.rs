@@ -66,7 +66,8 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) 
     let Some(status) = status(error) else { return FailToProxy { error_code: 0, can_reuse_downstream: false } };
     let begun = |head: &ResponseHeader| !head.status.is_informational() || head.status.as_u16() == 101;
     if !session.response_written().is_some_and(begun) {
-        let goes_on = may_go_on(session, ctx);
+        // After a fault of the client's, what it sends next may be a part of this request still.
+        let goes_on = *error.esource() != ErrorSource::Downstream && may_go_on(session, ctx);
         let reply = if goes_on { Reply::error(status) } else { Reply::error(status).closing() };
         let written = match respond::write(session, ctx, reply).await {
             Ok(()) => session.finish_body().await,

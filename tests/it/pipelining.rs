@@ -67,3 +67,16 @@ fn a_request_behind_a_body_is_never_taken_for_a_part_of_it() {
         }
     }
 }
+
+#[test]
+fn a_request_that_breaks_into_another_ends_the_connection() {
+    let (refused, closing, held) = (Origin::refusing("refused"), Origin::closing("closing"), Origin::holding("held"));
+    let gateway = Gateway::before(&[&refused, &closing, &held], SITES);
+    let mut connection = gateway.connect();
+    connection.send("POST /held HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    eventually("the origin has the request", || held.requests() == 1);
+    connection.send("GET /two HTTP/1.1\r\nHost: a\r\n\r\n");
+    let response = connection.read_response("POST");
+    assert_eq!((response.status, response.header("connection")), (400, Some("close")));
+    connection.expect_close();
+}
