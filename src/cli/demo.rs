@@ -40,7 +40,7 @@ pub(super) fn demo(options: &Options) -> Result<(), String> {
     };
     let document = Document::from_text("demo.yaml", DOCUMENT, &environment)
         .map_err(|broken| broken.report(super::terminal::colour()))?;
-    let guide = guide(&options.listen, &options.admin, &origins);
+    let guide = guide(&reachable(&options.listen), &reachable(&options.admin), &origins);
     let told = super::serve::serve(document, None, |_| super::terminal::tell(&guide));
     // The document is sound: only its addresses can be at fault.
     told.map_err(|report| format!("{report}\n`--listen` and `--admin` choose other addresses for the demo"))
@@ -108,6 +108,14 @@ fn is_telling(line: &str) -> bool {
     name == "host" || name.starts_with("x-")
 }
 
+/// An address to ask: one that stands for all of the machine is none for curl.
+fn reachable(listen: &str) -> String {
+    match listen.rsplit_once(':') {
+        Some(("" | "*" | "0.0.0.0" | "[::]", port)) => format!("127.0.0.1:{port}"),
+        _ => listen.to_owned(),
+    }
+}
+
 fn guide(listen: &str, admin: &str, origins: &[String]) -> String {
     let tries = [
         (format!("-i {listen}/shop/hello"), "origin one, three of four times, or two; asked for /hello"),
@@ -139,4 +147,21 @@ Each request leaves one line of JSON below. Ctrl-C stops it.
 ",
         origins[0], origins[1], origins[2]
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_guide_tells_to_try_can_be_tried() {
+        for (listen, asked) in [
+            ("127.0.0.1:8080", "127.0.0.1:8080"),
+            (":8080", "127.0.0.1:8080"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(reachable(listen), asked);
+        }
+    }
 }
