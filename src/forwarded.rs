@@ -169,6 +169,11 @@ fn write_x_forwarded(
         Some(peer) if trusted && headers.contains_key(X_FORWARDED_FOR) => {
             append_to_list(headers, X_FORWARDED_FOR, peer.as_bytes(), true);
         }
+        Some(peer) if exchange.client != exchange.peer => {
+            // The trusted proxy told of the client by `Forwarded` alone.
+            let list = format!("{}, {}", exchange.client, exchange.peer);
+            headers.insert(X_FORWARDED_FOR, HeaderValue::try_from(list).unwrap_or_else(|_| peer.clone()));
+        }
         Some(peer) => drop(headers.insert(X_FORWARDED_FOR, peer.clone())),
         None => {}
     }
@@ -387,6 +392,12 @@ mod tests {
             assert_eq!(field(&head, "forwarded"), rfc7239);
             assert_eq!(field(&head, "x-request-id").len(), 32);
         }
+    }
+
+    #[test]
+    fn a_client_that_only_forwarded_tells_of_is_told_both_ways() {
+        let head = told(&Config::default(), "10.0.0.1", &[("host", "a.b"), ("forwarded", "for=1.1.1.1")]);
+        assert_eq!(field(&head, "x-forwarded-for"), "1.1.1.1, 10.0.0.1");
     }
 
     #[test]

@@ -7,10 +7,11 @@ use super::terminal::{colour, tell};
 use crate::config::load::Document;
 use crate::gateway::{self, Environment, Gateway};
 use crate::keep::Keep;
-use crate::server::{self, Start};
+use crate::server::{self, Ears, Start};
 
 /// Serves a document that was read.
 pub(super) fn serve(document: Document, path: Option<PathBuf>, ready: impl FnOnce(&Gateway)) -> Result<(), String> {
+    let ears = Ears::open()?;
     let keep = Arc::new(Keep::default());
     let stats = Arc::default();
     let folder = path.as_deref().map_or_else(|| Path::new(""), gateway::folder);
@@ -19,5 +20,5 @@ pub(super) fn serve(document: Document, path: Option<PathBuf>, ready: impl FnOnc
     if !checked.warnings.is_empty() {
         tell(&checked.warnings);
     }
-    server::run(Start { checked, path, keep, stats, colour: colour() }, ready)
+    server::run(Start { checked, path, keep, stats, colour: colour() }, ears, ready)
 }

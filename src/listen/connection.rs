@@ -91,6 +91,8 @@ pub struct Connection {
     /// Told when an HTTP/2 connection has had its share of requests.
     pub(super) spent: Notify,
     surviving: AtomicBool,
+    /// Microseconds since [`START`]; 0: no end.
+    ends_by: AtomicU64,
     left: Mutex<Option<(Wire, Bytes)>>,
 }
 
@@ -110,6 +112,7 @@ impl Connection {
             active_at: AtomicU64::new(0),
             spent: Notify::new(),
             surviving: AtomicBool::new(false),
+            ends_by: AtomicU64::new(0),
             left: Mutex::default(),
         }
     }
@@ -160,6 +163,20 @@ impl Connection {
     /// Takes what the last stream left behind.
     pub(super) fn take_left(&self) -> Option<(Wire, Bytes)> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// By when the exchange under way must be over; `None`: it takes the time it takes. Then reading from the client fails
+    /// (HTTP/1 only). To be taken back when the exchange is over.
+    pub fn end_by(&self, deadline: Option<std::time::Instant>) {
+        let since = |deadline: std::time::Instant| Instant::from_std(deadline).saturating_duration_since(*START);
+        let micros =
+            deadline.map_or(0, |deadline| u64::try_from(since(deadline).as_micros()).unwrap_or(u64::MAX).max(1));
+        self.ends_by.store(micros, Relaxed);
+    }
+
+    pub(super) fn ends_by(&self) -> Option<Instant> {
+        let micros = self.ends_by.load(Relaxed);
+        (micros > 0).then(|| *START + Duration::from_micros(micros))
     }
 
     /// The requests begun so far.

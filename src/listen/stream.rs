@@ -60,6 +60,7 @@ pub(super) struct EdgeStream {
     /// The requests that the application had seen before the one under way.
     seen_before: u64,
     patience: Duration,
+    cutoff: Alarm,
     stall: Option<Box<Stall>>,
     linger: Option<Box<Linger>>,
     proxy_digest: Arc<ProxyDigest>,
@@ -87,6 +88,7 @@ impl EdgeStream {
             read_more: false,
             seen_before: 0,
             patience: connection.settings.write,
+            cutoff: Alarm::default(),
             stall: None,
             linger: None,
             proxy_digest: Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(connection)))),
@@ -296,11 +298,20 @@ impl AsyncRead for EdgeStream {
             self.read_more = true;
             return Poll::Ready(Ok(()));
         }
-        if self.bodiless {
-            return self.poll_read_ahead(cx);
+        let polled = if self.bodiless {
+            self.poll_read_ahead(cx)
+        } else {
+            let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
+            self.read_more |= polled.is_ready();
+            polled
+        };
+        if polled.is_pending()
+            && !self.http2
+            && let Some(until) = self.connection().ends_by()
+        {
+            // Pingora reads on here while it waits for a backend, and has no deadline for a head that trickles in.
+            return self.cutoff.poll(until, cx).map(|()| Err(io::ErrorKind::TimedOut.into()));
         }
-        let polled = Pin::new(&mut self.wire).poll_read(cx, buf);
-        self.read_more |= polled.is_ready();
         polled
     }
 }

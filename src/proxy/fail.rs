@@ -8,7 +8,7 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::Ctx;
-use super::respond;
+use super::{forward, respond};
 use crate::reply::Reply;
 use crate::upstream::retry;
 
@@ -62,8 +62,11 @@ fn may_retry(ctx: &Ctx) -> bool {
 
 /// The request has failed for good: tells the client, if it still can be told.
 pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
-    ctx.exchange.failure = Some(retry::failure_word(error));
-    let Some(status) = status(error) else { return FailToProxy { error_code: 0, can_reuse_downstream: false } };
+    let overdue = *error.esource() == ErrorSource::Downstream && forward::in_time(ctx).is_err();
+    ctx.exchange.failure = Some(if overdue { "read_timeout" } else { retry::failure_word(error) });
+    let Some(status) = status(error).or_else(|| overdue.then_some(StatusCode::GATEWAY_TIMEOUT)) else {
+        return FailToProxy { error_code: 0, can_reuse_downstream: false };
+    };
     let begun = |head: &ResponseHeader| !head.status.is_informational() || head.status.as_u16() == 101;
     if !session.response_written().is_some_and(begun) {
         // After a fault of the client's, what it sends next may be a part of this request still.

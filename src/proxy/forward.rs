@@ -48,6 +48,9 @@ fn target(ctx: &mut Ctx, upgrade: bool) -> Result<Arc<crate::upstream::Upstream>
     };
     let upstream = Arc::clone(target.pick());
     ctx.deadline = (!upgrade).then(|| ctx.exchange.started + upstream.total());
+    if let Some(connection) = &ctx.connection {
+        connection.end_by(ctx.deadline);
+    }
     ctx.upstream = Some(Arc::clone(&upstream));
     Ok(upstream)
 }

@@ -16,6 +16,9 @@ pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
     if let Some(attempt) = &mut ctx.attempt {
         attempt.lease = None;
     }
+    if let Some(connection) = &ctx.connection {
+        connection.end_by(None);
+    }
     match ctx.route() {
         Some(route) => {
             route.stats.requests.count(ctx.exchange.status);

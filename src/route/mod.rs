@@ -139,7 +139,7 @@ pub struct Routes {
     pub routes: Vec<Route>,
     /// Where no route is known: the sites, by host.
     hosts: Hosts,
-    sites: Vec<Site>,
+    sites: Vec<Option<Box<Site>>>,
 }
 
 /// What holds for the requests of a site that none of its routes takes.
@@ -153,7 +153,7 @@ pub struct Site {
 impl Routes {
     /// The site that has this host. Where several share it, the first.
     pub fn site(&self, host: &str) -> Option<&Site> {
-        self.sites.get(self.hosts.find(host)? as usize)
+        self.sites.get(self.hosts.find(host)? as usize)?.as_deref()
     }
 }
 
@@ -180,7 +180,7 @@ pub fn build(sites: &[SiteConfig], context: &mut Context<'_>, issues: &Issues) -
 #[derive(Default)]
 struct Built {
     routes: Vec<Route>,
-    sites: Vec<Site>,
+    sites: Vec<Option<Box<Site>>>,
 }
 
 /// What the routes of one site share.
@@ -195,7 +195,11 @@ impl SiteConfig {
     fn build(&self, context: &mut Context<'_>, table: &mut TableBuilder<u32>, built: &mut Built, at: &Scope<'_>) {
         let hosts = HostPattern::parse_all(&self.hosts, &at.key("hosts"));
         let shared = self.build_shared(context, at);
-        built.sites.push(Site { errors: shared.errors.clone(), headers: shared.headers.clone() });
+        // Most sites have neither, and there may be many.
+        let own = shared.headers.is_some() || !self.errors.is_empty();
+        built
+            .sites
+            .push(own.then(|| Box::new(Site { errors: shared.errors.clone(), headers: shared.headers.clone() })));
         let short = self.short_route();
         let list: &[RouteConfig] = match (&self.routes, &short) {
             (Some(_), Some(_)) => {

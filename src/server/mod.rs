@@ -11,7 +11,7 @@ use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::admin::Admin;
 use crate::config::Config;
@@ -39,15 +39,29 @@ pub struct Start {
     pub colour: bool,
 }
 
+/// Hears signals, from the moment it is made: none ends a process that is still reading its document. What came
+/// meanwhile is acted upon once it serves.
+pub struct Ears {
+    heard: Heard,
+    // Its worker tells the signals on. Dropped after all else, and not within a runtime, which would panic.
+    _runtime: Runtime,
+}
+
+impl Ears {
+    /// Begins to listen.
+    pub fn open() -> Result<Self, String> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("signals").enable_all().build();
+        let runtime = runtime.map_err(|error| format!("error: signals cannot be heard: {error}"))?;
+        Ok(Self { heard: Heard::begin(&runtime), _runtime: runtime })
+    }
+}
+
 /// Serves until told to stop. Returns after SIGTERM (drained) or SIGINT; the error tells why it could not start.
-pub fn run(start: Start, ready: impl FnOnce(&Gateway)) -> Result<(), String> {
+pub fn run(start: Start, ears: Ears, ready: impl FnOnce(&Gateway)) -> Result<(), String> {
     let threads = start.checked.config.runtime.threads.count();
     let work_stealing = start.checked.config.runtime.work_stealing;
     let conf = server_conf(&start.checked.config);
     raise_file_limit();
-    let own = Builder::new_multi_thread().worker_threads(1).thread_name("signals").enable_all().build();
-    let own = own.map_err(|error| format!("error: signals cannot be heard: {error}"))?;
-    let heard = Heard::begin(&own);
     let gateway = Gateway::start(start.checked, start.keep, start.stats, start.colour)?;
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
@@ -72,7 +86,7 @@ pub fn run(start: Start, ready: impl FnOnce(&Gateway)) -> Result<(), String> {
         tracing::info!(%address, ?bound, "listening");
     }
     ready(&gateway);
-    let watch = Signals::new(heard, Arc::clone(&gateway), start.path);
+    let watch = Signals::new(ears.heard, Arc::clone(&gateway), start.path);
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
     gateway.snapshot().access_log.flush(LAST_LINES);
     Ok(())

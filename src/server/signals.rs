@@ -11,8 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::gateway::Gateway;
 
-/// The signals that are heard. They are heard from the moment this is made, so that none ends a process that is only
-/// starting; what came meanwhile is acted upon once it serves.
+/// The signals that are heard.
 pub(super) struct Heard {
     hangup: Option<Signal>,
     reopen: Option<Signal>,

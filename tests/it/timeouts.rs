@@ -155,3 +155,37 @@ sites:
     let (_, said) = connection.expect_close();
     assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
 }
+
+#[test]
+fn the_total_ends_a_head_that_trickles_in() {
+    let trickling = Origin::trickling_head("trickling", Duration::from_millis(20));
+    let gateway = Gateway::before(
+        &[&trickling],
+        r#"
+upstreams: { api: { servers: ["@trickling"], timeouts: { total: 500ms } } }
+sites:
+  - proxy: api
+"#,
+    );
+    let begun = Instant::now();
+    assert_eq!(gateway.get("/").status, 504);
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn the_total_of_one_request_does_not_cut_off_the_next() {
+    let origin = Origin::named("a");
+    let gateway = Gateway::before(
+        &[&origin],
+        r#"
+upstreams: { api: { servers: ["@a"], timeouts: { total: 300ms } } }
+sites:
+  - proxy: api
+"#,
+    );
+    let mut connection = gateway.connect();
+    assert_eq!(connection.request(&get("/")).status, 200);
+    // Longer than the total, within the idle time: what is tested.
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(connection.request(&get("/")).status, 200);
+}

@@ -147,6 +147,19 @@ impl Origin {
         })
     }
 
+    /// Sends one byte of a head each `every`, without end.
+    pub(crate) fn trickling_head(name: &str, every: Duration) -> Self {
+        Self::per_request(name, move |wire, _, state| {
+            wire.stream.write_all(b"HTTP/1.1 200 OK\r\nX-Long: ")?;
+            while !state.stopped.load(Relaxed) {
+                wire.stream.write_all(b"x")?;
+                // The slowness under test.
+                thread::sleep(every);
+            }
+            Ok(Then::Close)
+        })
+    }
+
     /// Sends one 102 each `every`, without end.
     pub(crate) fn stalling(name: &str, every: Duration) -> Self {
         Self::per_request(name, move |wire, _, state| {
