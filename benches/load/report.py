@@ -76,10 +76,10 @@ def markdown(rows, about, setting):
     many = [row for row in rows if row["scenario"] == "many-routes"]
     if many:
         lines += table(
-            ["routes", "CPU µs/request", "to one route", "requests/s", "ready after ms", "resident MiB", "errors"],
+            ["routes", "CPU µs/request", "to one route", "requests/s", "ready after ms", "MiB then", "MiB settled", "errors"],
             [
                 [row["server"], f"{row['cpu_us']:.2f}", ratio(row, rows, "cpu_us"), f"{row['per_second']:.0f}",
-                 row["start_ms"], row["rss_mib"], row["errors"]]
+                 row["start_ms"], row["first_rss_mib"], row["rss_mib"], row["errors"]]
                 for row in many
             ],
         )
