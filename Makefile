@@ -16,7 +16,7 @@ setup:
 	@scripts/setup
 
 # The development profile: it optimises the dependencies a little, builds in a fraction of the time that a release takes,
-# and `make test` finds everything built already.
+# and `make test` finds most of it built already.
 demo: setup ## Builds quickly, starts three origins and a gateway, says what to try with curl
 	@echo "building (a few minutes the first time; later a moment)"
 	@exec $(CARGO) run --locked --bin edgeway -- demo $(ARGS)

@@ -97,3 +97,12 @@ fn collect_keys(schema: &serde_json::Value, keys: &mut Vec<String>) {
         _ => {}
     }
 }
+
+#[test]
+fn docs_of_templates_name_every_field() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/headers-and-forwarding.md");
+    let guide = fs::read_to_string(path).unwrap();
+    for (name, about) in edgeway::template::FIELD_DOCS {
+        assert!(guide.contains(&format!("`{name}`")), "the guide does not name `{name}`: {about}");
+    }
+}
