@@ -6,6 +6,7 @@ mod cidr;
 mod cidr_set;
 mod human_duration;
 mod one_or_many;
+mod percent;
 
 pub use byte_rate::ByteRate;
 pub use byte_size::ByteSize;
@@ -13,6 +14,7 @@ pub use cidr::Cidr;
 pub use cidr_set::CidrSet;
 pub use human_duration::HumanDuration;
 pub use one_or_many::OneOrMany;
+pub use percent::Percent;
 
 /// Gives a unit with `FromStr` and `Display` its serde and schema sides: in the document it is text.
 macro_rules! text_unit {

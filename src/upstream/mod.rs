@@ -8,6 +8,7 @@
 pub mod address;
 pub mod backend;
 pub mod balance;
+pub mod clock;
 pub mod config;
 pub mod peer;
 pub mod resolve;
