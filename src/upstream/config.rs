@@ -7,12 +7,12 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::address::ServerAddress;
 use super::balance;
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
+use super::server::{self, Server};
 use crate::diag::Scope;
 
 /// An upstream, in whatever form it was written.
@@ -57,36 +57,6 @@ pub struct Settings {
     pub keep_server_headers: bool,
 }
 
-/// One server of an upstream: its address, or a mapping.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// The settings of this server.
-    pub settings: ServerSettings,
-    plain: bool,
-}
-
-/// One server of an upstream.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "ServerSettings")]
-pub struct ServerSettings {
-    /// Where it listens: an IP address and a port (`10.0.0.1:8080`, `[fd00::1]:8080`), a name and a port
-    /// (`app.internal:8080`), or a Unix socket (`unix:/run/app.sock`).
-    ///
-    /// A name is resolved when the document is loaded and at each reload; when that fails at a reload, the addresses
-    /// known before stay in use. A name with several addresses counts as several servers, each with the full weight.
-    /// When some of them are IPv4 and some IPv6 (`localhost` is 127.0.0.1 and ::1), the IPv4 ones share the requests,
-    /// and an IPv6 one is tried only after connecting to all servers with IPv4 failed, as far as `retry` allows.
-    pub address: String,
-    /// Its share of the requests, relative to the other servers' weights. `0`: it takes none. Default: 1.
-    #[serde(default = "one")]
-    pub weight: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
 /// What a server's `Host` field says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Host {
@@ -102,16 +72,12 @@ pub enum Host {
 impl Config {
     /// An upstream of one server, from an address that stands in the place of an upstream's name.
     pub fn address(address: &str) -> Self {
-        Self {
-            settings: Settings { servers: vec![Server::plain(address)], ..Settings::default() },
-            form: Form::Address,
-        }
+        Self { settings: Settings { servers: vec![Server::at(address)], ..Settings::default() }, form: Form::Address }
     }
 
     /// The host names of the servers, in lower case, to be resolved before [`super::Upstream::build`].
     pub fn names(&self) -> Vec<String> {
-        let addresses = self.settings.servers.iter().filter_map(|server| server.settings.address.parse().ok());
-        addresses.filter_map(|address: ServerAddress| address.name().map(str::to_owned)).collect()
+        server::names(&self.settings.servers).collect()
     }
 
     /// Calls `act` with the place of the list of servers.
@@ -122,19 +88,9 @@ impl Config {
         }
     }
 
-    /// Calls `act` with the place of one server's address, from the place of the list of servers.
-    pub(super) fn at_address<T>(&self, servers: &Scope<'_>, index: usize, act: impl FnOnce(&Scope<'_>) -> T) -> T {
-        match self.form {
-            Form::Address => act(servers),
-            Form::Mapping | Form::List if self.settings.servers[index].plain => act(&servers.index(index)),
-            Form::Mapping | Form::List => act(&servers.index(index).key("address")),
-        }
-    }
-}
-
-impl Server {
-    fn plain(address: &str) -> Self {
-        Self { settings: ServerSettings { address: address.to_owned(), weight: one() }, plain: true }
+    /// Whether it is one address in the place of an upstream's name.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.form == Form::Address
     }
 }
 
@@ -169,40 +125,6 @@ impl JsonSchema for Config {
         json_schema!({
             "description": "A named group of servers that share requests: a list of servers, or a mapping.",
             "anyOf": [servers, settings],
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Server {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Forms;
-        impl<'de> Visitor<'de> for Forms {
-            type Value = Server;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a server's address, as in `10.0.0.1:8080`, or a mapping with `address`")
-            }
-            fn visit_str<E: Error>(self, address: &str) -> Result<Server, E> {
-                Ok(Server::plain(address))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Server, A::Error> {
-                let settings = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Server { settings, plain: false })
-            }
-        }
-        deserializer.deserialize_any(Forms)
-    }
-}
-
-impl JsonSchema for Server {
-    fn schema_name() -> Cow<'static, str> {
-        "Server".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let settings = generator.subschema_for::<ServerSettings>();
-        json_schema!({
-            "description": "One server: its address, or a mapping.",
-            "anyOf": [{ "type": "string", "examples": ["10.0.0.1:8080"] }, settings],
         })
     }
 }

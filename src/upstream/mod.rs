@@ -13,6 +13,7 @@ pub mod config;
 pub mod peer;
 pub mod resolve;
 pub mod retry;
+pub mod server;
 mod servers;
 
 pub use address::looks_like_address;

@@ -1,7 +1,6 @@
 //! The servers of a document as backends: addresses read, names replaced by what they resolved to, weights and
 //! duplicates checked.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,9 +8,10 @@ use http::HeaderValue;
 
 use super::address::ServerAddress;
 use super::backend::Backend;
-use super::config::{Config, Host, Server};
+use super::config::{Config, Host};
 use super::peer::PeerTemplate;
 use super::resolve::{Answer, LastGood, Resolved};
+use super::server::{self, Server};
 use crate::diag::Scope;
 use crate::keep::Keep;
 
@@ -35,49 +35,24 @@ struct Seat {
 
 /// Makes the backends, or reports why not.
 pub(super) fn build(name: &str, config: &Config, resolved: &Resolved, keep: &Keep, at: &Scope<'_>) -> Option<Servers> {
-    let addresses = config.at_servers(at, |at| addresses(config, at))?;
+    let servers = &config.settings.servers;
+    let in_place = config.is_in_place();
+    let addresses = config.at_servers(at, |at| {
+        if servers.is_empty() {
+            at.error_hint("the upstream has no servers", "list at least one, as in `servers: [10.0.0.1:8080]`");
+            return None;
+        }
+        server::addresses(servers, in_place, at)
+    })?;
     let mut seats = Seats { config, regular: Vec::new(), spare: Vec::new(), last_good: Vec::new() };
     let mut all_found = true;
-    for (index, (server, address)) in config.settings.servers.iter().zip(&addresses).enumerate() {
-        let seated =
-            config.at_servers(at, |at| config.at_address(at, index, |at| seats.add(server, address, resolved, at)));
+    for (index, (server, address)) in servers.iter().zip(&addresses).enumerate() {
+        let seated = config.at_servers(at, |at| {
+            server::at_address(server, index, in_place, at, |at| seats.add(server, address, resolved, at))
+        });
         all_found &= seated.is_some();
     }
     all_found.then(|| seats.finish(name, keep))
-}
-
-/// The addresses of the servers, if nothing is wrong with any of them.
-fn addresses(config: &Config, at: &Scope<'_>) -> Option<Vec<ServerAddress>> {
-    let servers = &config.settings.servers;
-    if servers.is_empty() {
-        at.error_hint("the upstream has no servers", "list at least one, as in `servers: [10.0.0.1:8080]`");
-        return None;
-    }
-    let mut addresses = Vec::with_capacity(servers.len());
-    let mut first_at = HashMap::new();
-    for (index, server) in servers.iter().enumerate() {
-        config.at_address(at, index, |at| match server.settings.address.parse::<ServerAddress>() {
-            Ok(address) => {
-                if let Some(first) = first_at.insert(address.clone(), index) {
-                    at.error_hint(
-                        format!("`{address}` is here twice: it is server {} already", first + 1),
-                        "write it once; for a greater share of the requests give it a `weight`",
-                    );
-                } else {
-                    addresses.push(address);
-                }
-            }
-            Err(fault) => at.error_hint(fault.message, fault.hint),
-        });
-    }
-    if servers.iter().all(|server| server.settings.weight == 0) {
-        at.error_hint(
-            "a weight of 0 everywhere: no server would take a request",
-            "give at least one server a `weight` of 1 or more",
-        );
-        return None;
-    }
-    (addresses.len() == servers.len()).then_some(addresses)
 }
 
 struct Seats<'a> {

@@ -1,0 +1,137 @@
+//! `Server`: one server as a list has it, be that in the document, in a file or in an answer: its address, or a mapping.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use super::address::ServerAddress;
+use crate::diag::Scope;
+
+/// One server of an upstream: its address, or a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The settings of this server.
+    pub settings: ServerSettings,
+    /// Whether it was written as its address alone: it decides the place of a fault.
+    plain: bool,
+}
+
+/// One server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ServerSettings")]
+pub struct ServerSettings {
+    /// Where it listens: an IP address and a port (`10.0.0.1:8080`, `[fd00::1]:8080`), a name and a port
+    /// (`app.internal:8080`), or a Unix socket (`unix:/run/app.sock`).
+    ///
+    /// A name is resolved when the document is loaded, and again whenever its time to live (TTL) is over; when that
+    /// fails, the addresses known before stay in use. A name with several addresses counts as several servers, each with
+    /// the full weight. When some of them are IPv4 and some IPv6 (`localhost` is 127.0.0.1 and ::1), the IPv4 ones share
+    /// the requests, and an IPv6 one is tried only after connecting to all servers with IPv4 failed, as far as `retry`
+    /// allows.
+    pub address: String,
+    /// Its share of the requests, relative to the other servers' weights. `0`: it takes none. Default: 1.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Server {
+    /// The server at this address, with all else as is usual.
+    pub fn at(address: impl Into<String>) -> Self {
+        Self { settings: ServerSettings { address: address.into(), weight: one() }, plain: true }
+    }
+}
+
+/// The host names among the addresses of these servers, in lower case. Wrong addresses have none.
+pub fn names(servers: &[Server]) -> impl Iterator<Item = String> {
+    let addresses = servers.iter().filter_map(|server| server.settings.address.parse().ok());
+    addresses.filter_map(|address: ServerAddress| address.name().map(str::to_owned))
+}
+
+/// The addresses of a list of servers, if nothing is wrong with the list; else reports what is, below `at`, the place of
+/// the list. `in_place`: the list is one address, and has no places of its own.
+pub fn addresses(servers: &[Server], in_place: bool, at: &Scope<'_>) -> Option<Vec<ServerAddress>> {
+    let mut addresses = Vec::with_capacity(servers.len());
+    let mut first_at = HashMap::new();
+    for (index, server) in servers.iter().enumerate() {
+        at_address(server, index, in_place, at, |at| match server.settings.address.parse::<ServerAddress>() {
+            Ok(address) => {
+                if let Some(first) = first_at.insert(address.clone(), index) {
+                    at.error_hint(
+                        format!("`{address}` is here twice: it is server {} already", first + 1),
+                        "write it once; for a greater share of the requests give it a `weight`",
+                    );
+                } else {
+                    addresses.push(address);
+                }
+            }
+            Err(fault) => at.error_hint(fault.message, fault.hint),
+        });
+    }
+    if !servers.is_empty() && servers.iter().all(|server| server.settings.weight == 0) {
+        at.error_hint(
+            "a weight of 0 everywhere: no server would take a request",
+            "give at least one server a `weight` of 1 or more",
+        );
+        return None;
+    }
+    (addresses.len() == servers.len()).then_some(addresses)
+}
+
+/// Calls `act` with the place of a server's address, from the place of the list.
+pub fn at_address<T>(
+    server: &Server,
+    index: usize,
+    in_place: bool,
+    list: &Scope<'_>,
+    act: impl FnOnce(&Scope<'_>) -> T,
+) -> T {
+    match (in_place, server.plain) {
+        (true, _) => act(list),
+        (false, true) => act(&list.index(index)),
+        (false, false) => act(&list.index(index).key("address")),
+    }
+}
+
+impl<'de> Deserialize<'de> for Server {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+        impl<'de> Visitor<'de> for Forms {
+            type Value = Server;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a server's address, as in `10.0.0.1:8080`, or a mapping with `address`")
+            }
+            fn visit_str<E: Error>(self, address: &str) -> Result<Server, E> {
+                Ok(Server::at(address))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Server, A::Error> {
+                let settings = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Server { settings, plain: false })
+            }
+        }
+        deserializer.deserialize_any(Forms)
+    }
+}
+
+impl JsonSchema for Server {
+    fn schema_name() -> Cow<'static, str> {
+        "Server".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let settings = generator.subschema_for::<ServerSettings>();
+        json_schema!({
+            "description": "One server: its address, or a mapping.",
+            "anyOf": [{ "type": "string", "examples": ["10.0.0.1:8080"] }, settings],
+        })
+    }
+}
