@@ -1,7 +1,7 @@
 //! What is counted: plain atomics, grouped by what they count. A request holds its groups' handles since `build`.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -155,6 +155,29 @@ impl BackendStats {
     /// The key under which `Keep` holds them: the names of upstream and backend, both for labels.
     pub fn key(upstream: &str, backend: &str) -> String {
         format!("{upstream}\n{backend}")
+    }
+}
+
+/// What is counted of the discovery of one upstream's servers. Kept over reloads by the upstream's name.
+#[derive(Debug, Default)]
+pub struct DiscoveryStats {
+    /// Questions whose answer changed the servers.
+    pub updated: Counter,
+    /// Questions whose answer changed nothing.
+    pub unchanged: Counter,
+    /// Questions without an answer.
+    pub failed: Counter,
+    /// Questions whose answer was wrong.
+    pub refused: Counter,
+    /// When all that is asked for was last known to be good, in seconds since 1970; 0: never.
+    pub good_at: Gauge,
+}
+
+impl DiscoveryStats {
+    /// All that is asked for is known to be good now.
+    pub fn note_good(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.good_at.set(now.as_secs().cast_signed());
     }
 }
 

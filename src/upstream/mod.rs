@@ -10,6 +10,7 @@ pub mod backend;
 pub mod balance;
 pub mod clock;
 pub mod config;
+pub mod discover;
 pub mod peer;
 pub mod resolve;
 pub mod retry;

@@ -1,11 +1,12 @@
 //! `Resolver`: the host names of a document's servers become addresses, all at once, before any of them is used.
 //!
-//! Names are resolved when a document is compiled, never while serving. The last good answer is kept over reloads, so
-//! that a reload during an outage of DNS goes through with the addresses known before.
+//! Names are resolved when a document is compiled, never by a request; in the background they are then asked for again
+//! (`discover/`). The last good answer is kept over reloads, so that a reload during an outage of DNS goes through with the
+//! addresses known before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ impl Resolver {
             .into_iter()
             .map(|name| {
                 let found = found.remove(&name).unwrap_or_else(late);
-                let answer = Answer::new(found, keep.get_or(&name, LastGood::default));
+                let answer = Answer::new(found, LastGood::of(&name, &[], keep));
                 (name, answer)
             })
             .collect();
@@ -113,25 +114,39 @@ pub struct Answer {
 
 impl Answer {
     fn new(found: Result<Vec<IpAddr>, String>, last_good: Arc<LastGood>) -> Self {
-        let mut kept = last_good.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (addresses, fault) = match found {
-            Ok(addresses) if addresses.is_empty() => (kept.clone(), Some("it has no address".to_owned())),
-            Ok(mut addresses) => {
-                addresses.sort_unstable();
-                addresses.dedup();
-                kept.clone_from(&addresses);
-                (addresses, None)
-            }
-            Err(reason) => (kept.clone(), Some(reason)),
+            Ok(addresses) if addresses.is_empty() => (last_good.get(), Some("it has no address".to_owned())),
+            Ok(addresses) => (last_good.set(addresses), None),
+            Err(reason) => (last_good.get(), Some(reason)),
         };
-        drop(kept);
         Self { addresses, fault, last_good }
     }
 }
 
-/// The addresses that a name last resolved to. Kept over reloads by the name.
+/// The addresses that a name last resolved to. Kept over reloads by the name and by who was asked.
 #[derive(Debug, Default)]
 pub struct LastGood(Mutex<Vec<IpAddr>>);
+
+impl LastGood {
+    /// What these name servers last said of a name; without any, what the system said.
+    pub fn of(name: &str, servers: &[SocketAddr], keep: &Keep) -> Arc<Self> {
+        let asked: String = servers.iter().map(|server| format!("\n{server}")).collect();
+        keep.get_or(&format!("{name}{asked}"), Self::default)
+    }
+
+    /// The addresses; see [`Answer::addresses`].
+    pub fn get(&self) -> Vec<IpAddr> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes another answer, and gives it in order.
+    pub fn set(&self, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+        addresses.sort_unstable();
+        addresses.dedup();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&addresses);
+        addresses
+    }
+}
 
 /// `failed to lookup address information: Name or service not known` without its first half, which says nothing.
 fn plain_reason(error: &io::Error) -> String {
