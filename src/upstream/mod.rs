@@ -11,6 +11,7 @@ pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod discover;
+pub mod last_good;
 pub mod peer;
 pub mod resolve;
 pub mod retry;
@@ -33,7 +34,7 @@ use crate::diag::Scope;
 use crate::keep::Keep;
 use balance::policy::{Members, Policy};
 use config::Host;
-use resolve::LastGood;
+use last_good::LastGood;
 use retry::Retry;
 
 /// A named group of backends that share requests.

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use super::last_good::LastGood;
 use crate::keep::Keep;
 
 type Lookup = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
@@ -120,31 +121,6 @@ impl Answer {
             Err(reason) => (last_good.get(), Some(reason)),
         };
         Self { addresses, fault, last_good }
-    }
-}
-
-/// The addresses that a name last resolved to. Kept over reloads by the name and by who was asked.
-#[derive(Debug, Default)]
-pub struct LastGood(Mutex<Vec<IpAddr>>);
-
-impl LastGood {
-    /// What these name servers last said of a name; without any, what the system said.
-    pub fn of(name: &str, servers: &[SocketAddr], keep: &Keep) -> Arc<Self> {
-        let asked: String = servers.iter().map(|server| format!("\n{server}")).collect();
-        keep.get_or(&format!("{name}{asked}"), Self::default)
-    }
-
-    /// The addresses; see [`Answer::addresses`].
-    pub fn get(&self) -> Vec<IpAddr> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Notes another answer, and gives it in order.
-    pub fn set(&self, mut addresses: Vec<IpAddr>) -> Vec<IpAddr> {
-        addresses.sort_unstable();
-        addresses.dedup();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&addresses);
-        addresses
     }
 }
 

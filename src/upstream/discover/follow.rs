@@ -12,7 +12,7 @@ use super::names::Names;
 use super::source::{Fault, Source, Tally};
 use crate::keep::Keep;
 use crate::observe::DiscoveryStats;
-use crate::upstream::resolve::LastGood;
+use crate::upstream::last_good::LastGood;
 use crate::upstream::server::{self, Server};
 
 /// The target of log lines.

@@ -13,7 +13,7 @@ use super::ask::{Answer, Asker, PATIENCE};
 use super::asking::Asking;
 use super::source::{Tally, growing_pause};
 use crate::keep::Keep;
-use crate::upstream::resolve::LastGood;
+use crate::upstream::last_good::LastGood;
 
 /// The addresses of names.
 pub struct Names {
