@@ -15,7 +15,7 @@ use crate::keep::Keep;
 use crate::listen;
 use crate::observe::{Level, ProcessStats};
 use crate::route::{self, Routes};
-use crate::upstream::{self, Resolved, Resolver, Upstream};
+use crate::upstream::{self, Resolved, Resolver, Upstream, discover};
 
 /// What compiling needs beside the document.
 pub struct Environment<'a> {
@@ -24,7 +24,7 @@ pub struct Environment<'a> {
     /// Where relative paths of files begin.
     pub folder: &'a Path,
     /// What outlives a reload.
-    pub keep: &'a Keep,
+    pub keep: &'a Arc<Keep>,
     /// What is counted of the process.
     pub stats: &'a Arc<ProcessStats>,
 }
@@ -44,7 +44,7 @@ pub(super) fn compile(config: &Config, environment: &Environment<'_>, issues: &I
     let keep = environment.keep;
     let root = issues.root();
     check_listeners(config, &root);
-    let resolved = resolve(config, keep);
+    let resolved = resolve(config, environment);
     let named = build_upstreams(config, &resolved, keep, &root);
     let mut upstreams: BTreeMap<String, Arc<Upstream>> =
         named.iter().filter_map(|(name, upstream)| Some((name.clone(), upstream.clone()?))).collect();
@@ -90,30 +90,30 @@ fn check_listeners(config: &Config, root: &Scope<'_>) {
     }
 }
 
-/// Asks for the addresses of all names at once, before anything needs them.
-fn resolve(config: &Config, keep: &Keep) -> Resolved {
-    let mut names = Vec::new();
-    for upstream in config.upstreams.values() {
+/// Asks for the addresses of all names, and all sources for servers, at once, before anything needs them.
+fn resolve(config: &Config, environment: &Environment<'_>) -> Resolved {
+    let &Environment { keep, folder, .. } = environment;
+    let (mut names, mut sources) = (Vec::new(), Vec::new());
+    let mut note = |upstream: &upstream::Config| {
         names.extend(upstream.names());
-    }
+        sources.extend(upstream.settings.discover.clone());
+    };
+    config.upstreams.values().for_each(&mut note);
     for site in &config.sites {
         let routes = site.routes.iter().flatten();
         let in_place = routes.clone().filter_map(|route| route.proxy.as_ref()).chain(&site.proxy);
-        for upstream in in_place.filter_map(route::target::ProxyConfig::in_place) {
-            names.extend(upstream.names());
-        }
+        in_place.filter_map(route::target::ProxyConfig::in_place).for_each(|upstream| note(&upstream));
         let splits = routes.filter_map(|route| route.split.as_ref()).chain(&site.split);
-        for upstream in splits.flat_map(route::target::SplitConfig::in_place) {
-            names.extend(upstream.names());
-        }
+        splits.flat_map(route::target::SplitConfig::in_place).for_each(|upstream| note(&upstream));
     }
-    Resolver::system().resolve(names, keep)
+    let asking = discover::load::begin(&sources, folder, keep, Resolver::PATIENCE);
+    Resolver::system().resolve(names, keep).with_sources(asking.end(), folder)
 }
 
 fn build_upstreams(
     config: &Config,
     resolved: &Resolved,
-    keep: &Keep,
+    keep: &Arc<Keep>,
     root: &Scope<'_>,
 ) -> BTreeMap<String, Option<Arc<Upstream>>> {
     let at = root.key("upstreams");
@@ -137,9 +137,19 @@ fn build_routes(
     issues: &Issues,
 ) -> (Routes, BTreeSet<String>) {
     let &Environment { keep, folder, .. } = environment;
+    let mut written = BTreeMap::<String, String>::new();
     let mut in_place = |label: &str, upstream: &upstream::Config, at: &Scope<'_>| {
-        let built = Arc::new(Upstream::build(label, upstream, resolved, keep, at)?);
-        all.insert(label.to_owned(), Arc::clone(&built));
+        // The same addresses with other settings are another upstream; what is written twice is one.
+        let text = format!("{upstream:?}");
+        let labels = (1_u32..).map(|n| if n == 1 { label.to_owned() } else { format!("{label}#{n}") });
+        let free = |label: &String| written.get(label).is_none_or(|known| *known == text);
+        let label = labels.into_iter().find(free)?;
+        if let Some(built) = all.get(&label).filter(|_| written.contains_key(&label)) {
+            return Some(Arc::clone(built));
+        }
+        let built = Arc::new(Upstream::build(&label, upstream, resolved, keep, at)?);
+        written.insert(label.clone(), text);
+        all.insert(label, Arc::clone(&built));
         Some(built)
     };
     let mut context = route::Context { upstreams: named, in_place: &mut in_place, used: BTreeSet::new(), keep, folder };

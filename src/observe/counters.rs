@@ -158,9 +158,11 @@ impl BackendStats {
     }
 }
 
-/// What is counted of the discovery of one upstream's servers. Kept over reloads by the upstream's name.
+/// What is counted of an upstream whose servers may change. Kept over reloads by the upstream's name.
 #[derive(Debug, Default)]
 pub struct DiscoveryStats {
+    /// How many backends there are.
+    pub backends: Gauge,
     /// Questions whose answer changed the servers.
     pub updated: Counter,
     /// Questions whose answer changed nothing.

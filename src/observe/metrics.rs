@@ -9,7 +9,9 @@ use std::sync::Arc;
 use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-use super::counters::{BUCKETS_US, BackendStats, ByClass, Counter, FilterStats, Histogram, ProcessStats, RouteStats};
+use super::counters::{
+    BUCKETS_US, BackendStats, ByClass, Counter, DiscoveryStats, FilterStats, Histogram, ProcessStats, RouteStats,
+};
 use super::process_usage::ProcessUsage;
 use crate::keep::Keep;
 
@@ -45,6 +47,7 @@ enum Source {
     Route(fn(&RouteStats, &mut Series)),
     Backend(fn(&BackendStats, &mut Series)),
     Filter(fn(&FilterStats, &mut Series)),
+    Discovery(fn(&DiscoveryStats, &mut Series)),
 }
 
 /// Writes the table: `kind name {labels} "help" = source |what, series| …;`
@@ -90,6 +93,18 @@ metrics! {
         = Backend |backend, series| series.counter(&[], &backend.retries);
     GAUGE "edgeway_upstream_active_requests" {"upstream", "backend"} "Requests under way at a backend."
         = Backend |backend, series| series.value(&[], backend.active.get() as f64);
+
+    GAUGE "edgeway_upstream_backends" {"upstream"} "How many backends an upstream has whose servers may change."
+        = Discovery |discovery, series| series.value(&[], discovery.backends.get() as f64);
+    COUNTER "edgeway_upstream_discovery_updates_total" {"upstream", "result"} "Answers of who tells an upstream's servers, DNS for their names among them: the servers changed (`updated`), they did not (`unchanged`), there was no answer (`failed`), or a wrong one (`refused`); with the last two the old ones stay."
+        = Discovery |discovery, series| {
+            series.counter(&["updated"], &discovery.updated);
+            series.counter(&["unchanged"], &discovery.unchanged);
+            series.counter(&["failed"], &discovery.failed);
+            series.counter(&["refused"], &discovery.refused);
+        };
+    GAUGE "edgeway_upstream_discovery_good_timestamp_seconds" {"upstream"} "When all that an upstream asks for its servers was last known to be good, in seconds since 1970."
+        = Discovery |discovery, series| series.known(Some(discovery.good_at.get() as f64).filter(|at| *at > 0.0));
 
     COUNTER "edgeway_connections_total" {} "Connections accepted from clients."
         = Process |scrape, series| series.counter(&[], &scrape.process.connections.accepted);
@@ -159,6 +174,7 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
             Source::Route(read) => series.each(&routes, read),
             Source::Backend(read) => series.each(&backends, read),
             Source::Filter(read) => series.each(&filters, read),
+            Source::Discovery(read) => series.each(&keep.all(), read),
         }
         // The encoder takes a family without series for a mistake.
         if !series.metrics.is_empty() {

@@ -7,13 +7,15 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::balance;
+use super::discover;
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
 use super::server::{self, Server};
 use crate::diag::Scope;
+use crate::units::Percent;
 
 /// An upstream, in whatever form it was written.
 #[derive(Clone, Debug)]
@@ -39,14 +41,18 @@ enum Form {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "UpstreamSettings")]
 pub struct Settings {
-    /// The servers: each an address, or a mapping of `address` and `weight`. At least one.
+    /// The servers: each an address, or a mapping of `address` and `weight`. At least one, unless `discover` tells them.
     pub servers: Vec<Server>,
+    /// Who tells the servers, beside those under `servers`.
+    pub discover: Option<discover::Config>,
     /// How long each step of a request to a server may take.
     pub timeouts: Timeouts,
     /// Which connections to servers are kept for further requests.
     pub keepalive: Keepalive,
     /// Which server takes the next request. Default: `round_robin`.
     pub balance: balance::Config,
+    /// Which servers are preferred for being near.
+    pub zone: Option<Zone>,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
     /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as
@@ -55,6 +61,32 @@ pub struct Settings {
     /// Whether clients get the `Server` and `X-Powered-By` fields of the servers' responses, which tell what software
     /// runs there. Default: `false`.
     pub keep_server_headers: bool,
+}
+
+/// Which servers are preferred for being near: the name of a zone, or a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// The zone whose servers are preferred.
+    pub prefer: String,
+    /// The share of its servers that must be well.
+    pub at_least: Percent,
+}
+
+/// Which servers are preferred for being near.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ZoneSettings")]
+pub struct ZoneSettings {
+    /// The zone whose servers take all requests while enough of them are well, as in `eu-1a` or `${ZONE}`.
+    pub prefer: String,
+    /// The share of its servers that must be well; with fewer, the servers of all zones share the requests.
+    /// Default: `50%`.
+    #[serde(default = "half")]
+    pub at_least: Percent,
+}
+
+fn half() -> Percent {
+    Percent::new(50)
 }
 
 /// What a server's `Host` field says.
@@ -125,6 +157,40 @@ impl JsonSchema for Config {
         json_schema!({
             "description": "A named group of servers that share requests: a list of servers, or a mapping.",
             "anyOf": [servers, settings],
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+        impl<'de> Visitor<'de> for Forms {
+            type Value = Zone;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a zone, as in `eu-1a`, or a mapping with `prefer`")
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<Zone, E> {
+                Ok(Zone { prefer: name.to_owned(), at_least: half() })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Zone, A::Error> {
+                let ZoneSettings { prefer, at_least } = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Zone { prefer, at_least })
+            }
+        }
+        deserializer.deserialize_any(Forms)
+    }
+}
+
+impl JsonSchema for Zone {
+    fn schema_name() -> Cow<'static, str> {
+        "Zone".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let settings = generator.subschema_for::<ZoneSettings>();
+        json_schema!({
+            "description": "The name of the zone whose servers are preferred, or a mapping.",
+            "anyOf": [{ "type": "string" }, settings],
         })
     }
 }

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use super::discover::{self, load::Loaded};
 use super::last_good::LastGood;
 use crate::keep::Keep;
 
@@ -51,7 +53,7 @@ impl Resolver {
                 (name, answer)
             })
             .collect();
-        Resolved { answers }
+        Resolved { answers, ..Resolved::default() }
     }
 
     /// What the lookups that came back in time say.
@@ -88,16 +90,34 @@ impl Resolver {
     }
 }
 
-/// What the names of one document resolved to.
+/// What the names of one document resolved to, and what its sources of servers told.
 #[derive(Default)]
 pub struct Resolved {
     answers: BTreeMap<String, Answer>,
+    folder: PathBuf,
+    loaded: BTreeMap<String, Loaded>,
 }
 
 impl Resolved {
+    /// The same, with what the sources told that have relative paths beginning at `folder`.
+    #[must_use]
+    pub fn with_sources(self, loaded: BTreeMap<String, Loaded>, folder: &Path) -> Self {
+        Self { loaded, folder: folder.to_owned(), ..self }
+    }
+
     /// The answer for a name in lower case; `None` when nobody asked for it.
     pub fn get(&self, name: &str) -> Option<&Answer> {
         self.answers.get(name)
+    }
+
+    /// What a source told; `None` when nobody asked it.
+    pub fn told_by(&self, source: &discover::Config) -> Option<&Loaded> {
+        self.loaded.get(&source.identity(&self.folder))
+    }
+
+    /// Where relative paths of files begin.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 

@@ -38,6 +38,27 @@ pub struct ServerSettings {
     /// Its share of the requests, relative to the other servers' weights. `0`: it takes none. Default: 1.
     #[serde(default = "one")]
     pub weight: u32,
+    /// Whether it takes requests only when none of the others is well: the same as `priority: 1`. Default: `false`.
+    #[serde(default)]
+    pub backup: bool,
+    /// Its tier. Requests go to the servers of the lowest number of which one is well; `retry` goes on to the next tier
+    /// when all of one were tried. Default: 0.
+    #[serde(default)]
+    pub priority: u32,
+    /// Where it stands, as in `eu-1a`: see the upstream's `zone`.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Whether it finishes the requests it has (and serves the sessions that stick to it) and takes nothing new.
+    /// Default: `false`.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+impl ServerSettings {
+    /// Its tier, however it was written.
+    pub fn tier(&self) -> u32 {
+        self.priority.max(u32::from(self.backup))
+    }
 }
 
 fn one() -> u32 {
@@ -47,7 +68,9 @@ fn one() -> u32 {
 impl Server {
     /// The server at this address, with all else as is usual.
     pub fn at(address: impl Into<String>) -> Self {
-        Self { settings: ServerSettings { address: address.into(), weight: one() }, plain: true }
+        let address = address.into();
+        let settings = ServerSettings { address, weight: one(), backup: false, priority: 0, zone: None, drain: false };
+        Self { settings, plain: true }
     }
 }
 

@@ -71,6 +71,11 @@ fn name_and_port(text: &str) -> Result<(String, u16), (String, String)> {
 }
 
 impl Config {
+    /// What is asked.
+    pub fn what(&self) -> String {
+        format!("{}:{}", self.settings.name, self.settings.port)
+    }
+
     /// Reports what cannot work.
     pub fn check(&self, at: &Scope<'_>) {
         let settings = &self.settings;

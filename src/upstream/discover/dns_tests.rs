@@ -339,7 +339,7 @@ async fn a_reload_finds_the_last_list_while_its_source_is_down() {
         let (config, keep) = (config.clone(), Arc::clone(&keep));
         let identity = config.identity(Path::new(""));
         tokio::task::spawn_blocking(move || {
-            load::ask_all([&config], Path::new(""), &keep, WAIT).remove(&identity).unwrap()
+            load::begin([&config], Path::new(""), &keep, WAIT).end().remove(&identity).unwrap()
         })
     };
     let first = ask().await.unwrap();

@@ -53,6 +53,11 @@ impl Short for Settings {
 }
 
 impl Config {
+    /// What is asked.
+    pub fn what(&self) -> &str {
+        &self.settings.path
+    }
+
     /// Reports what cannot work.
     pub fn check(&self, at: &Scope<'_>) {
         let settings = &self.settings;

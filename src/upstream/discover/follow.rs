@@ -220,7 +220,7 @@ pub async fn follow(
     mut follower: Follower,
     mut in_force: Roster,
     upstream: Arc<str>,
-    stats: Arc<DiscoveryStats>,
+    stats: &DiscoveryStats,
     take: impl Fn(&Roster) + Send,
 ) {
     let mut known = BTreeMap::new();
@@ -238,7 +238,7 @@ pub async fn follow(
         }
         let troubles = follower.troubles();
         tell(&upstream, &known, &troubles);
-        count(&stats, tally, changed, troubles.is_empty());
+        count(stats, tally, changed, troubles.is_empty());
         known = troubles;
     }
 }

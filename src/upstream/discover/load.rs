@@ -1,9 +1,10 @@
 //! Asks all sources of a document once, before anything needs their servers.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -37,58 +38,61 @@ impl Config {
     }
 }
 
-/// Asks these sources all at the same time, and waits no longer than `patience`. What they told is found by
-/// [`Config::identity`]. Blocks: not for a thread that serves requests.
-pub fn ask_all<'a>(
+/// Sources that are being asked.
+pub struct Asking {
+    loaded: BTreeMap<String, Loaded>,
+    thread: Option<JoinHandle<Told>>,
+}
+
+/// Who was asked in time, and what is wrong with what it told.
+type Told = Vec<(String, Option<Fault>)>;
+
+/// Begins to ask these sources, all at the same time and for no longer than `patience`.
+pub fn begin<'a>(
     configs: impl IntoIterator<Item = &'a Config>,
     folder: &Path,
     keep: &Arc<Keep>,
     patience: Duration,
-) -> BTreeMap<String, Loaded> {
-    let configs: BTreeMap<_, _> = configs.into_iter().map(|config| (config.identity(folder), config)).collect();
-    if configs.is_empty() {
-        return BTreeMap::new();
-    }
-    let mut askers = Vec::new();
-    let mut loaded = BTreeMap::new();
-    for (identity, config) in configs {
+) -> Asking {
+    let (mut followers, mut loaded) = (Vec::new(), BTreeMap::new());
+    // What is wrong with the others is told where they are built.
+    for config in configs.into_iter().filter(|config| config.is_sound()) {
+        let Entry::Vacant(entry) = loaded.entry(config.identity(folder)) else { continue };
         let asked = config.asked(folder, keep);
         let late = Fault::Failed(format!("no answer within {} s", patience.as_secs_f32()));
-        loaded.insert(
-            identity.clone(),
-            Loaded {
-                servers: Vec::new(),
-                addresses: Addresses::new(),
-                fault: Some(late),
-                last: Arc::clone(&asked.last),
-            },
-        );
-        askers.push((identity, Follower::new(BTreeSet::new(), Some(asked), keep)));
+        let last = Arc::clone(&asked.last);
+        followers.push((entry.key().clone(), Follower::new(BTreeSet::new(), Some(asked), keep)));
+        entry.insert(Loaded { servers: Vec::new(), addresses: Addresses::new(), fault: Some(late), last });
     }
-    // On a thread of its own: whoever compiles may itself be within a runtime.
-    let asking = thread::Builder::new().name("discover".to_owned()).spawn(move || ask_within(askers, patience));
-    let told = match asking.map(thread::JoinHandle::join) {
-        Ok(Ok(told)) => told,
-        Ok(Err(_)) | Err(_) => Vec::new(),
-    };
-    for (identity, fault) in told {
-        if let Some(loaded) = loaded.get_mut(&identity) {
-            loaded.fault = fault;
-        }
-    }
-    for loaded in loaded.values_mut() {
-        (loaded.servers, loaded.addresses) = loaded.last.get();
-    }
-    loaded
+    // On a thread of its own: whoever compiles may itself be within a runtime. Without one to spare, nobody is asked.
+    let ask = move || ask_within(followers, patience);
+    let thread = (!loaded.is_empty()).then(|| thread::Builder::new().name("discover".to_owned()).spawn(ask));
+    Asking { loaded, thread: thread.and_then(Result::ok) }
 }
 
-/// Those that were asked in time, and what is wrong with what they told.
-fn ask_within(askers: Vec<(String, Follower)>, patience: Duration) -> Vec<(String, Option<Fault>)> {
+impl Asking {
+    /// What they told, by [`Config::identity`]. Blocks until all have answered or the patience is at its end: not for a
+    /// thread that serves requests.
+    pub fn end(mut self) -> BTreeMap<String, Loaded> {
+        let told = self.thread.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        for (identity, fault) in told {
+            if let Some(loaded) = self.loaded.get_mut(&identity) {
+                loaded.fault = fault;
+            }
+        }
+        for loaded in self.loaded.values_mut() {
+            (loaded.servers, loaded.addresses) = loaded.last.get();
+        }
+        self.loaded
+    }
+}
+
+fn ask_within(followers: Vec<(String, Follower)>, patience: Duration) -> Told {
     let mut told = Vec::new();
     let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return told };
     runtime.block_on(async {
         let mut rounds = JoinSet::new();
-        for (identity, mut follower) in askers {
+        for (identity, mut follower) in followers {
             rounds.spawn(async move {
                 follower.round().await;
                 (identity, follower.trouble())

@@ -28,7 +28,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use crate::diag::Scope;
+use crate::diag::{Issues, Scope};
 use asking::Asking;
 use source::Source;
 
@@ -49,6 +49,13 @@ macro_rules! sources {
             pub fn word(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => stringify!($module),)+
+                }
+            }
+
+            /// Its word and what it asks, as in `dns:app.internal:8080`.
+            pub fn label(&self) -> String {
+                match self {
+                    $(Self::$variant(config) => format!("{}:{}", stringify!($module), config.what()),)+
                 }
             }
 
@@ -143,6 +150,13 @@ impl Config {
         }
     }
 
+    /// Whether [`Config::check`] finds nothing wrong.
+    pub fn is_sound(&self) -> bool {
+        let issues = Issues::default();
+        self.check(&issues.root());
+        !issues.has_errors()
+    }
+
     /// What it is, so that the same source is known again after a reload.
     pub fn identity(&self, folder: &Path) -> String {
         format!("{}\n{self:?}", folder.display())
@@ -152,7 +166,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diag::Issues;
 
     fn read(yaml: &str) -> Result<Config, String> {
         serde_yaml::from_str(yaml).map_err(|error| error.to_string())
