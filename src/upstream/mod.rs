@@ -450,4 +450,45 @@ mod tests {
         assert_eq!((turns[0] + 1) % 3, turns[1]);
         assert_eq!((turns[1] + 1) % 3, turns[2]);
     }
+
+    #[test]
+    fn a_thousand_backends_change_under_requests_and_those_that_stay_keep_their_state() {
+        let list = |from: usize| {
+            let addresses: Vec<_> =
+                (from..from + 1000).map(|n| format!("10.0.{}.{}:80", n / 250, n % 250 + 1)).collect();
+            good(&format!("{addresses:?}")).servers.seats()
+        };
+        let (one, other) = (list(0), list(500));
+        let upstream = good("[10.9.9.9:80]");
+        upstream.update(one.clone());
+        let held: Vec<_> = (0..10).map(|_| pick(&upstream, &Tried::new()).unwrap()).collect();
+        let before = upstream.backends();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let picking = scope.spawn(|| {
+                let mut picks = 0;
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(pick(&upstream, &Tried::new()).is_some());
+                    picks += 1;
+                }
+                picks
+            });
+            for seats in [&other, &one, &other].repeat(3) {
+                upstream.update(seats.clone());
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(picking.join().unwrap() > 0);
+        });
+        let after = upstream.backends();
+        assert_eq!((before.len(), after.len()), (1000, 1000));
+        for (old, new) in before[500..].iter().zip(&after[..500]) {
+            assert_eq!(old.label(), new.label());
+            assert!(Arc::ptr_eq(old.state(), new.state()), "{}", old.label());
+        }
+        // A request at a backend that left is still counted there, and ends there.
+        let under_way = |backends: &[Arc<Backend>]| backends.iter().map(|b| b.state().inflight()).sum::<u32>();
+        assert_eq!(under_way(&before), 10);
+        drop(held);
+        assert_eq!(under_way(&before), 0);
+    }
 }

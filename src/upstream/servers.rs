@@ -101,7 +101,10 @@ impl Servers {
 fn listed(config: &Config, resolved: &Resolved, at: &Scope<'_>) -> Option<(Addresses, Vec<Arc<LastGood>>)> {
     let (servers, in_place) = (&config.settings.servers, config.is_in_place());
     if servers.is_empty() && config.settings.discover.is_none() {
-        at.error_hint("the upstream has no servers", "list at least one, as in `servers: [10.0.0.1:8080]`");
+        at.error_hint(
+            "the upstream has no servers",
+            "list at least one, as in `servers: [10.0.0.1:8080]`, or let `discover` tell them",
+        );
         return None;
     }
     let addresses = server::addresses(servers, in_place, at)?;

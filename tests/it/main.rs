@@ -9,6 +9,7 @@ mod admin;
 mod bad;
 mod cli;
 mod conf;
+mod discovery;
 mod docs;
 mod document;
 mod errors;

@@ -211,9 +211,9 @@ async fn the_srv_source_makes_servers_of_places() {
     service(vec![srv(20, 1, 81, "b.internal."), srv(10, 0, 80, "a.internal."), srv(30, 5, 80, "A.internal.")]);
     let told = source.ask().await.unwrap();
     assert_eq!(told.again, Duration::from_secs(2));
-    let servers: Vec<_> =
-        told.servers.unwrap().iter().map(|s| (s.settings.address.clone(), s.settings.weight)).collect();
-    assert_eq!(servers, [("a.internal.:80".to_owned(), 1), ("b.internal.:81".to_owned(), 1)]);
+    let servers = told.servers.unwrap();
+    let servers: Vec<_> = servers.iter().map(|Server { settings: s, .. }| (&*s.address, s.weight, s.tier())).collect();
+    assert_eq!(servers, [("a.internal.:80", 1, 10), ("b.internal.:81", 1, 20)]);
     service(vec![srv(0, 0, 0, ".")]);
     assert!(source.ask().await.unwrap_err().reason().contains("not offered"));
     service(vec![srv(0, 0, 0, "a.internal.")]);

@@ -127,6 +127,7 @@ fn servers(mut places: Vec<Place>) -> Vec<Server> {
         let mut server = Server::at(format!("{}:{}", place.target, place.port));
         // 0 means "hardly ever" among others, and "all the same" where it stands alone.
         server.settings.weight = u32::from(place.weight).max(1);
+        server.settings.priority = place.priority.into();
         server
     };
     places.into_iter().map(server).collect()

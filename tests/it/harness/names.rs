@@ -14,6 +14,12 @@ pub(crate) const UPSTREAM_REQUESTS: &str = "edgeway_upstream_requests_total";
 pub(crate) const RETRIES: &str = "edgeway_upstream_retries_total";
 /// Failed attempts to connect, by `upstream` and `backend`.
 pub(crate) const CONNECT_ERRORS: &str = "edgeway_upstream_connect_errors_total";
+/// Answers of who tells an upstream's servers, by `upstream` and `result`.
+pub(crate) const DISCOVERY_UPDATES: &str = "edgeway_upstream_discovery_updates_total";
+/// When all that is asked for was last known to be good.
+pub(crate) const DISCOVERY_GOOD_AT: &str = "edgeway_upstream_discovery_good_timestamp_seconds";
+/// How many backends an upstream has.
+pub(crate) const BACKENDS: &str = "edgeway_upstream_backends";
 /// How long requests took, by `site` and `route`.
 pub(crate) const DURATION_COUNT: &str = "edgeway_request_duration_seconds_count";
 /// How long connecting took, by `upstream` and `backend`.
