@@ -22,6 +22,7 @@ mod listening;
 mod pipelining;
 mod process;
 mod reload;
+mod retries;
 mod routing;
 mod timeouts;
 mod upstreams;

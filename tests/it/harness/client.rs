@@ -49,6 +49,11 @@ impl Request {
         self.header("Content-Length", &length)
     }
 
+    /// How long its body is.
+    pub(crate) fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// As it goes over the wire.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
