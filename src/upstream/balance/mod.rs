@@ -131,7 +131,7 @@ policies! {
     /// Of two drawn at random, the one with fewer requests under way for its weight. Good where requests differ in cost,
     /// and where several gateways share the servers.
     PowerOfTwo => power_of_two,
-    /// Of two drawn at random, the one that will answer sooner, by its latency of late and its requests under way.
+    /// Whoever will answer soonest, by its latency of late and its requests under way (of many: of two drawn at random).
     PeakEwma => peak_ewma,
     /// The same client to the same server, by its address (IPv4: whole; IPv6: its first 64 bits).
     IpHash => ip_hash,

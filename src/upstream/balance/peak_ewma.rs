@@ -1,7 +1,8 @@
-//! `peak_ewma`: two servers drawn at random, and of these the one that will answer sooner, by its latency of late and
-//! what it has to do.
+//! `peak_ewma`: the server that will answer soonest, by its latency of late and what it has to do.
 //!
-//! Two and not all: a latency is known only when a response begins, and all that come before would run to the same server.
+//! Among a few servers it is the soonest of all: in a simulation of queues with one server four times as slow as the
+//! others, responses took a tenth to a third less than with two drawn at random. Among more, where to look at all would
+//! cost more than that, it is the sooner of two.
 
 use std::time::Duration;
 
@@ -12,12 +13,15 @@ use super::busy::Busy;
 use super::policy::{Ask, Members, Policy};
 use crate::diag::Scope;
 use crate::units::HumanDuration;
+use crate::upstream::clock::Micros;
 
-/// How much sooner the second must answer to be preferred to the first, which was drawn by weight: less is noise, and
-/// would make of the weights what chance wants.
+/// Up to so many are looked at one by one.
+const FEW: usize = 8;
+/// How much sooner another must answer to be preferred to the first, which was drawn by weight: less is noise, and would
+/// make of the weights what chance wants.
 const CLEARLY: f32 = 0.875;
 
-/// Options of the sooner of two.
+/// Options of the soonest.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "PeakEwma")]
@@ -42,27 +46,29 @@ impl Config {
     }
 }
 
-/// Whoever answers sooner.
+/// Whoever answers soonest.
 pub struct PeakEwma {
     busy: Busy,
     mean_weight: f32,
 }
 
+/// The best so far.
+struct Soonest {
+    member: usize,
+    latency: f32,
+    rounds: f32,
+}
+
 impl Policy for PeakEwma {
     fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
-        let (first, second) = self.busy.draw.two(ask.passed)?;
-        let Some(second) = second else { return Some(first) };
-        let latency = |member: usize| self.busy.load(member).latency_us(ask.now);
-        let (mut one, mut other) = (latency(first), latency(second));
-        // Of whom nothing is known, the same is thought as of the other.
-        if one == 0.0 {
-            one = if other == 0.0 { 1.0 } else { other };
+        let count = self.busy.len();
+        if count > FEW {
+            let (first, second) = self.busy.draw.two(ask.passed)?;
+            return Some(self.soonest(first, second.into_iter(), ask.now));
         }
-        if other == 0.0 {
-            other = one;
-        }
-        let sooner = other * self.rounds(second) < one * self.rounds(first) * CLEARLY;
-        Some(if sooner { second } else { first })
+        let first = self.busy.draw.one(ask.passed)?;
+        let others = (first + 1..count).chain(0..first).filter(|other| !ask.passed.contains(*other));
+        Some(self.soonest(first, others, ask.now))
     }
 
     fn why(&self, picked: usize, ask: &Ask<'_>) -> String {
@@ -71,11 +77,33 @@ impl Policy for PeakEwma {
             0.0 => "latency not known yet".to_owned(),
             micros => format!("latency {:.1} ms", micros / 1000.0),
         };
-        format!("the sooner of two drawn at random ({latency}, {})", self.busy.tell(picked))
+        let among = if self.busy.len() <= FEW { "soonest of all" } else { "sooner of two drawn at random" };
+        format!("the {among} ({latency}, {})", self.busy.tell(picked))
     }
 }
 
 impl PeakEwma {
+    fn soonest(&self, first: usize, others: impl Iterator<Item = usize>, now: Micros) -> usize {
+        let mut soonest = Soonest { member: first, latency: self.latency(first, now), rounds: self.rounds(first) };
+        for other in others {
+            let (latency, rounds) = (self.latency(other, now), self.rounds(other));
+            // Of whom nothing is known, the same is thought as of the other.
+            let (one, two) = match (soonest.latency, latency) {
+                (0.0, 0.0) => (1.0, 1.0),
+                (0.0, known) | (known, 0.0) => (known, known),
+                both => both,
+            };
+            if two * rounds < one * soonest.rounds * CLEARLY {
+                soonest = Soonest { member: other, latency, rounds };
+            }
+        }
+        soonest.member
+    }
+
+    fn latency(&self, member: usize, now: Micros) -> f32 {
+        self.busy.load(member).latency_us(now)
+    }
+
     /// How many latencies a request waits: its own, and those of the requests under way, of which a backend of twice
     /// the mean weight does twice as many at once.
     fn rounds(&self, member: usize) -> f32 {

@@ -387,7 +387,7 @@ fn a_reason_is_one_clause() {
         ("round_robin", 1, "its turn, with a weight of 2 in 3"),
         ("least_connections", 1, "the least busy for its weight of all (1 under way at a weight of 2)"),
         ("power_of_two", 1, "the less busy of two drawn at random (1 under way at a weight of 2)"),
-        ("peak_ewma", 1, "the sooner of two drawn at random (latency 12.0 ms, 1 under way at a weight of 2)"),
+        ("peak_ewma", 1, "the soonest of all (latency 12.0 ms, 1 under way at a weight of 2)"),
         ("random", 1, "drawn at random, with a weight of 2 in 3"),
         ("ip_hash", 0, "the address 192.0.2.1 belongs to it"),
         ("consistent_hash: { key: '${request.path}' }", 1, "the next after the one that the key `/` belongs to"),
