@@ -9,10 +9,12 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use edgeway::diag::Issues;
 use edgeway::exchange::{Exchange, Facts};
 use edgeway::keep::Keep;
 use edgeway::upstream::balance::Config;
 use edgeway::upstream::balance::policy::{Ask, Member, Members, Passed, Policy};
+use edgeway::upstream::{self, Resolved, Tried, Upstream};
 use pingora::http::RequestHeader;
 use pingora::lb::LoadBalancer;
 use pingora::lb::selection::{BackendIter, BackendSelection, Consistent, Random, RoundRobin};
@@ -146,6 +148,24 @@ fn pingora(criterion: &mut Criterion) {
     }
 }
 
+/// A whole try: the view, a pick, the lease, and the peer that Pingora gets.
+fn one_try(criterion: &mut Criterion) {
+    let addresses: Vec<String> = (0..100).map(label).collect();
+    let config: upstream::Config = serde_yaml::from_str(&format!("{addresses:?}")).expect("a list of addresses");
+    let (issues, keep) = (Issues::default(), Arc::default());
+    let built = Upstream::build("bench", &config, &Resolved::default(), &keep, &issues.root()).expect("no faults");
+    let head = RequestHeader::build("GET", b"/", None).expect("a sound path");
+    let exchange = Exchange::new();
+    let facts = Facts { request: &head, exchange: &exchange, response: None, route: "", upstream: "", backend: "" };
+    criterion.bench_function("pick, lease and peer", |bencher| {
+        bencher.iter(|| {
+            let lease = built.pick(&facts, &Tried::new(), Instant::now()).expect("a backend");
+            let peer = lease.backend().peer(Some(Duration::from_secs(10)), None, false);
+            (lease, peer)
+        });
+    });
+}
+
 /// A policy is built anew whenever the health of a backend changes.
 fn rebuild(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("build");
@@ -167,5 +187,5 @@ fn rebuild(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, pick, pingora, rebuild);
+criterion_group!(benches, pick, pingora, one_try, rebuild);
 criterion_main!(benches);
