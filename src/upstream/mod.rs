@@ -10,6 +10,7 @@ pub mod backend;
 pub mod balance;
 pub mod clock;
 pub mod config;
+pub mod health;
 pub mod peer;
 pub mod resolve;
 pub mod retry;
