@@ -9,5 +9,7 @@ mod failures;
 pub mod http_check;
 pub mod passive;
 pub mod probe;
+pub mod rounds;
 pub mod rules;
+mod schedule;
 pub mod state;

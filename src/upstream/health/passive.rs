@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -10,9 +11,12 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::failures::MOST_IN_A_ROW;
 use super::rules::PassiveRules;
+use super::state::Change;
 use crate::diag::Scope;
 use crate::units::{HumanDuration, Percent};
-use crate::upstream::clock::micros;
+use crate::upstream::backend::Backend;
+use crate::upstream::clock::{Micros, micros};
+use crate::upstream::outcome::Outcome;
 
 /// When a server at which requests fail is left out: settings, or `false`.
 #[derive(Clone, Debug)]
@@ -128,6 +132,57 @@ impl PassiveSettings {
     }
 }
 
+/// Learns of the requests of one upstream, and ejects.
+#[derive(Debug)]
+pub struct Ejector {
+    rules: PassiveRules,
+    /// Held while one is ejected: two at once could be one too many.
+    deciding: Mutex<()>,
+}
+
+impl Ejector {
+    /// Ejects by these rules.
+    pub fn new(rules: PassiveRules) -> Self {
+        Self { rules, deciding: Mutex::new(()) }
+    }
+
+    /// Whether this counts against the backend.
+    pub fn is_failure(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::Status(500..) if self.rules.counts_all_5xx => true,
+            _ => outcome.is_gateway_failure(),
+        }
+    }
+
+    /// A request went well. Costs next to nothing while none fails, unless the share of failures counts.
+    #[inline]
+    pub fn succeed(&self, backend: &Backend, now: impl FnOnce() -> Micros) {
+        // Without a share there is nothing to date.
+        let now = if self.rules.error_rate.is_some() { now() } else { 0 };
+        backend.state().health.outcome(true, &self.rules, now);
+    }
+
+    /// A request failed; among these backends no more than the share that was set are ejected at the same time.
+    pub fn fail(&self, backend: &Backend, backends: &[Arc<Backend>], now: Micros) -> Option<Change> {
+        let health = &backend.state().health;
+        if !health.outcome(false, &self.rules, now) || !takes_share(backend) {
+            return None;
+        }
+        let _deciding = self.deciding.lock().unwrap_or_else(PoisonError::into_inner);
+        let sharing = backends.iter().filter(|backend| takes_share(backend));
+        let ejected = sharing.clone().filter(|other| other.state().health.ejected_until().is_some()).count();
+        if ejected >= self.rules.most_ejected(sharing.count()) {
+            return None;
+        }
+        health.eject(&self.rules, now)
+    }
+}
+
+/// Whether a backend is one of those that share the requests.
+fn takes_share(backend: &Backend) -> bool {
+    backend.weight() > 0 && !backend.is_spare()
+}
+
 impl<'de> Deserialize<'de> for Passive {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Forms;
@@ -158,5 +213,124 @@ impl JsonSchema for Passive {
             "description": "When a server at which requests fail is left out for a while: `false`, never; or a mapping.",
             "anyOf": [{ "type": "boolean" }, settings],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::diag::Issues;
+    use crate::keep::Keep;
+    use crate::upstream::backend::Seat;
+    use crate::upstream::health::state::{Health, Status};
+    use crate::upstream::peer::{Keepalive, PeerTemplate, Timeouts};
+
+    fn ejector(yaml: &str) -> Ejector {
+        let passive: Passive = serde_yaml::from_str(yaml).unwrap();
+        let issues = Issues::default();
+        Ejector::new(passive.build(&issues.root()).unwrap())
+    }
+
+    /// Backends of these weights; 0: a spare.
+    fn backends(weights: &[u32]) -> Vec<Arc<Backend>> {
+        let keep = Keep::default();
+        let seat = |(index, weight): (usize, &u32)| {
+            let label = format!("10.0.0.{index}:80");
+            let template = PeerTemplate::tcp(label.parse().unwrap(), Timeouts::default(), Keepalive::default());
+            Seat {
+                label,
+                weight: *weight,
+                tier: 0,
+                zone: None,
+                drains: false,
+                spare: *weight == 0,
+                authority: HeaderValue::from_static("a"),
+                template,
+            }
+        };
+        let make = |seat| Arc::new(Backend::new("api", seat, Health::default, &keep));
+        weights.iter().enumerate().map(seat).map(make).collect()
+    }
+
+    fn ejected(backends: &[Arc<Backend>]) -> usize {
+        backends.iter().filter(|backend| backend.status() == Status::Ejected).count()
+    }
+
+    #[test]
+    fn some_are_ejected_and_never_all() {
+        for (share, weights, most) in [
+            ("50%", &[1][..], 0),
+            ("50%", &[1, 1], 1),
+            ("50%", &[1, 0, 0, 0], 0),
+            ("100%", &[1, 1, 1], 2),
+            ("50%", &[1, 1, 1, 1, 1], 2),
+            ("50%", &[1, 1, 1, 1, 0, 0], 2),
+        ] {
+            let ejector = ejector(&format!("{{ errors: 2, max_ejected: {share} }}"));
+            let backends = backends(weights);
+            for _ in 0..4 {
+                for backend in &backends {
+                    ejector.fail(backend, &backends, 1);
+                }
+            }
+            assert_eq!(ejected(&backends), most, "{share} of {weights:?}");
+        }
+    }
+
+    #[test]
+    fn who_returns_leaves_its_place_to_another() {
+        let ejector = ejector("{ errors: 1 }");
+        let backends = backends(&[1, 1]);
+        assert!(ejector.fail(&backends[0], &backends, 1).is_some());
+        assert!(ejector.fail(&backends[1], &backends, 1).is_none(), "one of two");
+        backends[0].state().health.expire(Micros::MAX);
+        assert!(ejector.fail(&backends[1], &backends, 2).is_some());
+    }
+
+    #[test]
+    fn many_threads_eject_no_more_than_the_share() {
+        let ejector = ejector("{ errors: 1 }");
+        let backends = backends(&[1; 9]);
+        std::thread::scope(|scope| {
+            for backend in &backends {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        ejector.fail(backend, &backends, 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(ejected(&backends), 4);
+    }
+
+    #[test]
+    fn what_counts_is_as_written() {
+        for (count, outcome, fails) in [
+            ("gateway", Outcome::Status(200), false),
+            ("gateway", Outcome::Status(500), false),
+            ("gateway", Outcome::Status(503), true),
+            ("gateway", Outcome::Connect, true),
+            ("gateway", Outcome::Reset, true),
+            ("gateway", Outcome::Timeout, true),
+            ("5xx", Outcome::Status(404), false),
+            ("5xx", Outcome::Status(500), true),
+            ("5xx", Outcome::Status(503), true),
+            ("5xx", Outcome::Connect, true),
+        ] {
+            assert_eq!(ejector(&format!("{{ count: {count} }}")).is_failure(outcome), fails, "{count} {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_success_clears_the_count() {
+        let ejector = ejector("{ errors: 2 }");
+        let backends = backends(&[1, 1]);
+        for _ in 0..5 {
+            assert_eq!(ejector.fail(&backends[0], &backends, 1), None);
+            ejector.succeed(&backends[0], || unreachable!("there is nothing to date"));
+        }
+        assert_eq!(ejected(&backends), 0);
     }
 }

@@ -4,6 +4,7 @@
 //! ejection, a word of an operator. A request that went well costs one look at whether failures were noted before.
 //! Nothing here knows the time: each change is told the moment of it.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -71,6 +72,19 @@ pub struct Change {
     pub from: Status,
     /// What it is.
     pub to: Status,
+}
+
+impl Change {
+    /// Tells operators, once for each change, and why.
+    pub fn log(self, upstream: &str, backend: &str, why: &dyn fmt::Display) {
+        match self.to {
+            Status::Up => tracing::info!(upstream, backend, was = self.from.word(), %why, "a backend is up"),
+            Status::Draining => tracing::info!(upstream, backend, %why, "a backend is draining"),
+            Status::Checking => tracing::info!(upstream, backend, %why, "a backend is being checked"),
+            Status::Down => tracing::warn!(upstream, backend, %why, "a backend is down"),
+            Status::Ejected => tracing::warn!(upstream, backend, %why, "a backend is ejected"),
+        }
+    }
 }
 
 /// What one probe found.
@@ -416,6 +430,12 @@ mod tests {
 
     fn fail(health: &Health, times: u32, at: Micros) -> bool {
         (0..times).map(|_| health.outcome(false, &PASSIVE, at)).fold(false, |_, asks| asks)
+    }
+
+    #[test]
+    fn metrics_have_the_same_words() {
+        assert_eq!(Status::ALL.map(Status::word), crate::observe::BackendStats::STATES);
+        assert_eq!(Status::ALL.map(|status| status as usize), [0, 1, 2, 3, 4]);
     }
 
     #[test]
