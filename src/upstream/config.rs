@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::address::ServerAddress;
 use super::balance;
+use super::health;
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
 use crate::diag::Scope;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub balance: balance::Config,
     /// Which servers are preferred for being near.
     pub zone: Option<Zone>,
+    /// How the gateway learns which servers are well.
+    pub health: health::config::Config,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
     /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as

@@ -15,6 +15,7 @@ mod errors;
 mod filters;
 mod forwarded;
 mod headers;
+mod health;
 mod house;
 mod http2;
 mod limits;
