@@ -158,6 +158,21 @@ impl BackendStats {
     }
 }
 
+/// What is counted of the copies of a route's requests. Kept over reloads by [`RouteStats::key`].
+#[derive(Debug, Default)]
+pub struct MirrorStats {
+    /// Copies under way.
+    pub under_way: Gauge,
+    /// Copies that were answered, with whatever status.
+    pub answered: Counter,
+    /// Copies that no backend took, or that got no answer.
+    pub failed: Counter,
+    /// Copies not made: too many were under way.
+    pub dropped: Counter,
+    /// Copies not made: the body was too large.
+    pub too_large: Counter,
+}
+
 /// What is counted of one upstream. Kept over reloads by its name, as all groups of an upstream are.
 #[derive(Debug, Default)]
 pub struct UpstreamStats {

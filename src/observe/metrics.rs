@@ -10,7 +10,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::counters::{
-    BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, Counter, FilterStats, Histogram,
+    BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, Counter, FilterStats, Histogram, MirrorStats,
     OpenConnections, ProcessStats, QueueStats, RouteStats, UpstreamStats,
 };
 use super::process_usage::ProcessUsage;
@@ -48,6 +48,7 @@ enum Source {
     Route(fn(&RouteStats, &mut Series)),
     Backend(fn(&BackendStats, &mut Series)),
     Filter(fn(&FilterStats, &mut Series)),
+    Mirror(fn(&MirrorStats, &mut Series)),
     Upstream(fn(&UpstreamStats, &mut Series)),
     Queue(fn(&QueueStats, &mut Series)),
     Circuit(fn(&CircuitStats, &mut Series)),
@@ -84,6 +85,14 @@ metrics! {
         = Filter |filter, series| {
             series.counter(&["continued"], &filter.continued);
             series.counter(&["replied"], &filter.replied);
+        };
+
+    COUNTER "edgeway_mirrored_requests_total" {"site", "route", "result"} "Copies of requests: the mirror answered (`answered`), it did not (`failed`), too many were under way (`dropped`), or the body was too large (`too_large`); the last two were not made."
+        = Mirror |mirror, series| {
+            series.counter(&["answered"], &mirror.answered);
+            series.counter(&["failed"], &mirror.failed);
+            series.counter(&["dropped"], &mirror.dropped);
+            series.counter(&["too_large"], &mirror.too_large);
         };
 
     COUNTER "edgeway_upstream_requests_total" {"upstream", "backend", "class"} "Responses of a backend, by class of the status; `none`: it gave none."
@@ -189,6 +198,7 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
             Source::Route(read) => series.each(&routes, read),
             Source::Backend(read) => series.each(&backends, read),
             Source::Filter(read) => series.each(&filters, read),
+            Source::Mirror(read) => series.each(&keep.all(), read),
             Source::Upstream(read) => series.each(&upstreams, read),
             Source::Queue(read) => series.each(&keep.all(), read),
             Source::Circuit(read) => series.each(&keep.all(), read),
