@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use edgeway::diag::Issues;
+use edgeway::exchange::{Exchange, Facts};
 use edgeway::keep::Keep;
 use edgeway::upstream::{Config, Resolved, Tried, Upstream};
+use pingora::http::RequestHeader;
 use pingora::lb::LoadBalancer;
 use pingora::lb::selection::RoundRobin;
 
@@ -20,7 +22,8 @@ fn addresses(backends: usize) -> Vec<String> {
 fn upstream(backends: usize) -> Upstream {
     let issues = Issues::default();
     let config: Config = serde_yaml::from_str(&format!("{:?}", addresses(backends))).expect("a list of addresses");
-    Upstream::build("bench", &config, &Resolved::default(), &Keep::default(), &issues.root()).expect("no faults")
+    Upstream::build("bench", &config, &Resolved::default(), &std::sync::Arc::new(Keep::default()), &issues.root())
+        .expect("no faults")
 }
 
 /// How long `picks` calls of `pick` take when this many threads share them.
@@ -51,21 +54,29 @@ fn timed(threads: usize, picks: u64, pick: &(impl Fn() + Sync)) -> Duration {
     })
 }
 
-fn pick(criterion: &mut Criterion) {
+/// Facts of a request that is like any other.
+fn with_facts<T>(act: impl FnOnce(&Facts<'_>) -> T) -> T {
+    let request = RequestHeader::build("GET", b"/", None).expect("a request");
+    let exchange = Exchange::new();
+    act(&Facts { request: &request, exchange: &exchange, response: None, route: "", upstream: "", backend: "" })
+}
+
+fn pick(criterion: &mut Criterion, facts: &Facts<'_>) {
     let mut group = criterion.benchmark_group("pick");
     for backends in [2, 16, 256] {
         let ours = upstream(backends);
         let theirs = LoadBalancer::<RoundRobin>::try_from_iter(addresses(backends)).expect("addresses");
         let mut tried = Tried::new();
-        tried.insert(0);
+        tried.insert(&ours.backends()[0]);
+        let now = Instant::now();
         for threads in [1, 4] {
             let case = format!("{backends} backends, {threads} threads");
             group.bench_function(BenchmarkId::new("edgeway", &case), |bencher| {
-                let pick = || _ = black_box(ours.pick(black_box(&Tried::new())));
+                let pick = || _ = black_box(ours.pick(black_box(facts), &Tried::new(), now));
                 bencher.iter_custom(|picks| timed(threads, picks, &pick));
             });
             group.bench_function(BenchmarkId::new("edgeway, second try", &case), |bencher| {
-                let pick = || _ = black_box(ours.pick(black_box(&tried)));
+                let pick = || _ = black_box(ours.pick(black_box(facts), &tried, now));
                 bencher.iter_custom(|picks| timed(threads, picks, &pick));
             });
             group.bench_function(BenchmarkId::new("pingora", &case), |bencher| {
@@ -78,13 +89,13 @@ fn pick(criterion: &mut Criterion) {
 }
 
 /// A whole try: pick, lease, and the peer that Pingora gets.
-fn one_try(criterion: &mut Criterion) {
+fn one_try(criterion: &mut Criterion, facts: &Facts<'_>) {
     let upstream = upstream(16);
     criterion.bench_function("pick, lease and peer", |bencher| {
         bencher.iter(|| {
-            let index = upstream.pick(&Tried::new()).expect("a backend");
-            let backend = &upstream.backends()[index];
-            (backend.lease(), backend.peer(Some(Duration::from_secs(10)), false))
+            let lease = upstream.pick(facts, &Tried::new(), Instant::now()).expect("a backend");
+            let peer = lease.backend().peer(Some(Duration::from_secs(10)), None, false);
+            (lease, peer)
         });
     });
 }
@@ -100,10 +111,23 @@ fn build(criterion: &mut Criterion) {
     criterion.bench_function("build 256 backends with odd weights", |bencher| {
         bencher.iter(|| {
             let issues = Issues::default();
-            Upstream::build("bench", &config, &Resolved::default(), &Keep::default(), &issues.root())
+            Upstream::build(
+                "bench",
+                &config,
+                &Resolved::default(),
+                &std::sync::Arc::new(Keep::default()),
+                &issues.root(),
+            )
         });
     });
 }
 
-criterion_group!(benches, pick, one_try, build);
+fn with_request(criterion: &mut Criterion) {
+    with_facts(|facts| {
+        pick(criterion, facts);
+        one_try(criterion, facts);
+    });
+}
+
+criterion_group!(benches, with_request, build);
 criterion_main!(benches);

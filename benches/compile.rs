@@ -29,8 +29,12 @@ fn compile(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let document = Document::from_text("bench.yaml", &text, &|_| None).expect("a readable document");
                 let stats = std::sync::Arc::default();
-                let environment =
-                    Environment { generation: 1, folder: Path::new(""), keep: &Keep::default(), stats: &stats };
+                let environment = Environment {
+                    generation: 1,
+                    folder: Path::new(""),
+                    keep: &std::sync::Arc::new(Keep::default()),
+                    stats: &stats,
+                };
                 black_box(
                     check_document(document, &environment, false)
                         .map(|checked| checked.files)

@@ -11,7 +11,6 @@ use crate::exchange::{Exchange, Scheme};
 use crate::gateway;
 use crate::proxy::understand;
 use crate::route::{Action, Route};
-use crate::upstream::Tried;
 
 /// A request that nobody sends.
 #[derive(Args)]
@@ -138,9 +137,12 @@ fn tell_route(told: &mut String, route: &Route, head: &RequestHeader, exchange: 
             for (weight, upstream) in target.shares() {
                 let share = if weight == total { String::new() } else { format!(" (weight {weight} of {total})") };
                 let _ = writeln!(told, "upstream  {}{share}", upstream.name());
-                let first = upstream.pick(&Tried::default());
-                let label = first.map_or("none is left", |index| upstream.backends()[index].label().as_ref());
-                let _ = writeln!(told, "backend   {label}{}", others(upstream));
+                let backend = match upstream.explain(&facts) {
+                    Some(picked) if picked.candidates == 1 => picked.label.to_string(),
+                    Some(picked) => format!("{} (one of {}, {})", picked.label, picked.candidates, picked.why),
+                    None => "none is left".to_owned(),
+                };
+                let _ = writeln!(told, "backend   {backend}");
             }
         }
     }
@@ -152,11 +154,4 @@ fn tell_reply(told: &mut String, kind: &str, reply: &crate::reply::Reply) {
     let location =
         location.map_or_else(String::new, |(_, value)| format!(" {}", String::from_utf8_lossy(value.as_bytes())));
     let _ = writeln!(told, "answer    {} ({kind}){location}", reply.status);
-}
-
-fn others(upstream: &crate::upstream::Upstream) -> String {
-    match upstream.backends().len() {
-        1 => String::new(),
-        number => format!(" (one of {number}, by turns)"),
-    }
 }

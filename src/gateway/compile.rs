@@ -24,7 +24,7 @@ pub struct Environment<'a> {
     /// Where relative paths of files begin.
     pub folder: &'a Path,
     /// What outlives a reload.
-    pub keep: &'a Keep,
+    pub keep: &'a Arc<Keep>,
     /// What is counted of the process.
     pub stats: &'a Arc<ProcessStats>,
 }
@@ -115,7 +115,7 @@ fn resolve(config: &Config, keep: &Keep) -> Resolved {
 fn build_upstreams(
     config: &Config,
     resolved: &Resolved,
-    keep: &Keep,
+    keep: &Arc<Keep>,
     root: &Scope<'_>,
 ) -> BTreeMap<String, Option<Arc<Upstream>>> {
     let at = root.key("upstreams");
@@ -139,9 +139,19 @@ fn build_routes(
     issues: &Issues,
 ) -> (Routes, BTreeSet<String>) {
     let &Environment { keep, folder, .. } = environment;
+    let mut written = BTreeMap::<String, String>::new();
     let mut in_place = |label: &str, upstream: &upstream::Config, at: &Scope<'_>| {
-        let built = Arc::new(Upstream::build(label, upstream, resolved, keep, at)?);
-        all.insert(label.to_owned(), Arc::clone(&built));
+        // The same addresses with other settings are another upstream; what is written twice is one.
+        let text = format!("{upstream:?}");
+        let labels = (1_u32..).map(|n| if n == 1 { label.to_owned() } else { format!("{label}#{n}") });
+        let free = |label: &String| written.get(label).is_none_or(|known| *known == text);
+        let label = labels.into_iter().find(free)?;
+        if let Some(built) = all.get(&label).filter(|_| written.contains_key(&label)) {
+            return Some(Arc::clone(built));
+        }
+        let built = Arc::new(Upstream::build(&label, upstream, resolved, keep, at)?);
+        written.insert(label.clone(), text);
+        all.insert(label, Arc::clone(&built));
         Some(built)
     };
     let mut context = route::Context { upstreams: named, in_place: &mut in_place, used: BTreeSet::new(), keep, folder };

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::config::load::{Broken, Document};
@@ -44,7 +45,7 @@ pub struct Checked {
 pub fn check(path: &Path, colour: bool) -> Result<Checked, String> {
     let document = Document::read(path).map_err(|broken| broken.report(colour))?;
     let stats = Arc::default();
-    let environment = Environment { generation: 1, folder: folder(path), keep: &Keep::default(), stats: &stats };
+    let environment = Environment { generation: 1, folder: folder(path), keep: &Arc::default(), stats: &stats };
     check_document(document, &environment, colour)
 }
 
@@ -93,6 +94,7 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     diagnostics: Diagnostics,
     current: Mutex<Current>,
+    background: Handle,
     /// What outlives a reload.
     pub keep: Arc<Keep>,
     /// What is counted of the whole process.
@@ -106,11 +108,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds the sockets of a sound document and makes it the one in force. The error is a report.
+    /// Binds the sockets of a sound document and makes it the one in force; what goes on beside the requests goes on on the
+    /// runtime `background`. The error is a report.
     pub fn start(
         checked: Checked,
         keep: Arc<Keep>,
         stats: Arc<ProcessStats>,
+        background: Handle,
         colour: bool,
     ) -> Result<Arc<Self>, String> {
         let Checked { config, compiled, document, files, .. } = checked;
@@ -121,7 +125,7 @@ impl Gateway {
         let sockets = prepare(&listeners, &admin_listeners, &config, &document, colour)?;
         listeners.commit(sockets.clients);
         admin_listeners.commit(sockets.admin);
-        compiled.snapshot.access_log.start();
+        compiled.snapshot.start(&background);
         tidy_up();
         stats.reloaded_at.set(unix_now().as_secs().cast_signed());
         let gateway = Arc::new(Self {
@@ -130,6 +134,7 @@ impl Gateway {
             current: Mutex::new(Current { runtime: config.runtime, files, generation: 1 }),
             keep,
             stats,
+            background,
             listeners,
             admin_listeners,
             started_at: unix_now(),
@@ -184,11 +189,11 @@ impl Gateway {
         let sockets = prepare(&self.listeners, &self.admin_listeners, &checked.config, &checked.document, false)?;
         // From here on nothing can fail. New sockets are bound, old ones close after the routes have changed.
         let Compiled { snapshot, limits, level } = checked.compiled;
-        snapshot.access_log.start();
+        snapshot.start(&self.background);
         tidy_up();
         self.diagnostics.set_level(&level);
         self.listeners.set_limits(limits);
-        self.snapshot.store(Arc::new(snapshot));
+        self.snapshot.swap(Arc::new(snapshot)).stop();
         self.listeners.commit(sockets.clients);
         self.admin_listeners.commit(sockets.admin);
         let waiting = diff::needs_restart(&current.runtime, &checked.config.runtime);

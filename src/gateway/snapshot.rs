@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use tokio::runtime::Handle;
 
 use crate::forwarded::Forwarded;
 use crate::observe::AccessLog;
@@ -30,6 +31,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Begins what goes on beside the requests, on this runtime.
+    pub fn start(&self, background: &Handle) {
+        self.access_log.start();
+        for upstream in self.upstreams.values() {
+            upstream.start(background);
+        }
+    }
+
+    /// Ends it: another snapshot is in force. Requests under way go on with this one.
+    pub fn stop(&self) {
+        for upstream in self.upstreams.values() {
+            upstream.stop();
+        }
+    }
+
     /// The route at this position of the table.
     pub fn route(&self, index: u32) -> Option<&Route> {
         self.routes.routes.get(index as usize)

@@ -1,7 +1,7 @@
 //! `Ctx`: what one request carries through the callbacks.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -27,6 +27,10 @@ pub struct Ctx {
     pub attempt: Option<Attempt>,
     /// The backends that were tried in vain.
     pub tried: Tried,
+    /// How many tries failed, those apart that only found a kept connection dead.
+    pub failed_tries: u32,
+    /// The next try, once it is decided on.
+    pub next: Option<Next>,
     /// When the whole exchange must be over. `None`: not proxied, or upgraded.
     pub deadline: Option<Instant>,
     /// Whether a piece of the response's body has passed.
@@ -35,12 +39,20 @@ pub struct Ctx {
 
 /// One try at a backend.
 pub struct Attempt {
-    /// The backend's position in its upstream.
-    pub backend: usize,
-    /// Counts the request as under way until it is dropped.
-    pub lease: Option<Lease>,
+    /// The backend, and the mark that the request is under way there.
+    pub lease: Lease,
     /// When it began.
     pub began: Instant,
+    /// Whether the response has begun that the client gets.
+    pub answered: bool,
+}
+
+/// A try to come. Its place at the backend is taken already, so that nothing can keep it from being made.
+pub struct Next {
+    /// The backend.
+    pub lease: Lease,
+    /// How long to wait before.
+    pub pause: Duration,
 }
 
 impl Ctx {
@@ -53,6 +65,8 @@ impl Ctx {
             upstream: None,
             attempt: None,
             tried: Tried::default(),
+            failed_tries: 0,
+            next: None,
             deadline: None,
             body_began: false,
         }
@@ -65,10 +79,7 @@ impl Ctx {
 
     /// The label of the backend that was tried last.
     pub fn backend(&self) -> &str {
-        match (&self.upstream, &self.attempt) {
-            (Some(upstream), Some(attempt)) => upstream.backends()[attempt.backend].label(),
-            _ => "",
-        }
+        self.attempt.as_ref().map_or("", |attempt| attempt.lease.backend().label())
     }
 
     /// All that templates and logs may speak of.

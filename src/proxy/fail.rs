@@ -1,63 +1,55 @@
 //! When a phase failed: try another backend, or which error page.
 
-use std::time::Instant;
-
 use http::StatusCode;
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::Ctx;
-use super::{forward, respond};
+use super::{again, forward, respond};
 use crate::reply::Reply;
-use crate::upstream::retry;
+use crate::upstream::Outcome;
+use crate::upstream::retry::{self, Cause};
 
 /// A connection to a backend could not be made: another one may take the request.
-pub(super) fn connect(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn connect(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     ctx.exchange.failure = Some(retry::failure_word(&error));
     tracing::debug!(request = ctx.exchange.id.as_str(), backend = ctx.backend(), %error, "cannot connect");
     if let Some(attempt) = &ctx.attempt {
-        ctx.tried.insert(attempt.backend);
+        attempt.lease.backend().stats().connect_errors.inc();
     }
-    let again = retry::is_failed_connect(&error) && may_retry(ctx);
-    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &mut ctx.attempt) {
-        let stats = upstream.backends()[attempt.backend].stats();
-        stats.connect_errors.inc();
-        if again {
-            stats.retries.inc();
-        }
-        attempt.lease = None;
-    }
+    again::fail_try(ctx, Outcome::Connect);
+    let again = retry::is_failed_connect(&error) && again::try_again(session, ctx, Cause::Connect);
     error.set_retry(again);
     error
 }
 
-/// The exchange with a backend broke. Only what is known to have died unseen is tried again: a kept connection that the
-/// backend had closed meanwhile, for a method that may be repeated (RFC 9110 9.2.2) and a body that is still at hand.
+/// The exchange with a backend broke.
 pub(super) fn exchange(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    if ctx.next.is_some() {
+        // Nothing broke: the status asked for another try. See `again::by_status`.
+        error.set_retry(true);
+        return error;
+    }
     ctx.exchange.failure = Some(retry::failure_word(&error));
     tracing::debug!(request = ctx.exchange.id.as_str(), backend = ctx.backend(), %error, "exchange failed");
-    let repeatable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-    if repeatable {
-        error.retry.decide_reuse(reused);
+    let again = if ctx.attempt.as_ref().is_some_and(|attempt| attempt.answered) {
+        // The client has a part of the response.
+        again::learn_break(ctx, &error);
+        false
+    } else if again::died_unseen(session, &mut error, reused) {
+        // A kept connection that the backend had closed meanwhile: it may be well, and be asked again by a new one.
+        again::end_try(ctx);
+        again::reserve(session, ctx, Cause::Reset)
+    } else if *error.esource() == ErrorSource::Upstream {
+        let cause = Cause::of(&error);
+        again::fail_try(ctx, if cause == Cause::Timeout { Outcome::Timeout } else { Outcome::Reset });
+        again::try_again(session, ctx, cause)
     } else {
-        error.set_retry(false);
-    }
-    if error.retry()
-        && let (Some(upstream), Some(attempt)) = (&ctx.upstream, &mut ctx.attempt)
-    {
-        upstream.backends()[attempt.backend].stats().retries.inc();
-        // The backend itself may be well: it is not among the tried ones, and may be asked again by a new connection.
-        attempt.lease = None;
-    }
+        false
+    };
+    error.set_retry(again);
     error
-}
-
-fn may_retry(ctx: &Ctx) -> bool {
-    let Some(upstream) = &ctx.upstream else { return false };
-    let retry = ctx.route().and_then(|route| route.retry).unwrap_or_else(|| upstream.retry());
-    let remaining = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    retry.allows(ctx.exchange.tries, remaining) && ctx.tried.len() < upstream.backends().len()
 }
 
 /// The request has failed for good: tells the client, if it still can be told.
@@ -95,7 +87,9 @@ fn may_go_on(session: &mut Session, ctx: &Ctx) -> bool {
 /// The status that tells of this error; `None`: nobody is there to be told.
 fn status(error: &Error) -> Option<StatusCode> {
     let status = match (error.etype(), error.esource()) {
-        (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        (ErrorType::HTTPStatus(code) | ErrorType::CustomCode(_, code), _) => {
+            StatusCode::from_u16(*code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        }
         (
             ErrorType::ConnectTimedout
             | ErrorType::TLSHandshakeTimedout

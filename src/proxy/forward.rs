@@ -16,13 +16,24 @@ use super::ctx::Attempt;
 use super::framing;
 use super::upgrade::Upgrade;
 use crate::route::Action;
+use crate::upstream::retry::Retry;
+use crate::upstream::{Refusal, Upstream};
 
 /// Chooses the backend for this try.
-pub(super) fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub(super) async fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let upgrade = Upgrade::of(session.req_header()).passes();
     let upstream = target(ctx, upgrade)?;
-    let Some(index) = upstream.pick(&ctx.tried) else {
-        return Error::e_explain(ErrorType::HTTPStatus(StatusCode::SERVICE_UNAVAILABLE.as_u16()), "no backend is left");
+    let lease = match ctx.next.take() {
+        Some(next) => {
+            if !next.pause.is_zero() {
+                tokio::time::sleep(next.pause).await;
+            }
+            next.lease
+        }
+        None => {
+            let facts = ctx.facts(session.req_header(), None);
+            upstream.pick(&facts, &ctx.tried, Instant::now()).map_err(refused)?
+        }
     };
     let now = Instant::now();
     let remaining = ctx.deadline.map(|deadline| deadline.saturating_duration_since(now));
@@ -33,13 +44,24 @@ pub(super) fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> 
         );
     }
     ctx.exchange.tries += 1;
-    let backend = &upstream.backends()[index];
-    ctx.attempt = Some(Attempt { backend: index, lease: Some(backend.lease()), began: now });
-    Ok(backend.peer(remaining, upgrade))
+    let peer = lease.backend().peer(remaining, retry(ctx, &upstream).per_try(), upgrade);
+    ctx.attempt = Some(Attempt { lease, began: now, answered: false });
+    Ok(peer)
+}
+
+/// When this request is tried again: its route says so, or its upstream.
+pub(super) fn retry<'a>(ctx: &'a Ctx, upstream: &'a Upstream) -> &'a Retry {
+    ctx.route().and_then(|route| route.retry.as_ref()).unwrap_or_else(|| upstream.retry())
+}
+
+/// No backend takes the request.
+fn refused(refusal: Refusal) -> Box<Error> {
+    let status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
+    Error::explain(ErrorType::CustomCode(refusal.word(), status), "no backend takes the request")
 }
 
 /// The upstream of the request: drawn once, kept for its retries.
-fn target(ctx: &mut Ctx, upgrade: bool) -> Result<Arc<crate::upstream::Upstream>> {
+fn target(ctx: &mut Ctx, upgrade: bool) -> Result<Arc<Upstream>> {
     if let Some(upstream) = &ctx.upstream {
         return Ok(Arc::clone(upstream));
     }
@@ -57,14 +79,14 @@ fn target(ctx: &mut Ctx, upgrade: bool) -> Result<Arc<crate::upstream::Upstream>
 
 /// Notes how long connecting took.
 pub(super) fn connected(reused: bool, ctx: &mut Ctx) {
-    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
+    let Some(attempt) = &ctx.attempt else { return };
     if reused {
         ctx.exchange.connect_time = Some(Duration::ZERO);
         return;
     }
     let took = attempt.began.elapsed();
     ctx.exchange.connect_time = Some(took);
-    upstream.backends()[attempt.backend].stats().connect.observe(took);
+    attempt.lease.backend().stats().connect.observe(took);
 }
 
 /// Makes the head that the backend gets out of the client's.
@@ -90,11 +112,11 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
         ctx.snapshot.forwarded.write(&mut parts, &ctx.exchange, peer, connection.port_value());
     }
     if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) {
-        if let Some(host) = upstream.host_field(attempt.backend) {
+        if let Some(host) = upstream.host_field(attempt.lease.backend()) {
             parts.headers.insert(HOST, host.clone());
         } else if original.version == Version::HTTP_10 && !parts.headers.contains_key(HOST) {
             // What goes out is HTTP/1.1, which has no request without (RFC 9112 3.2).
-            parts.headers.insert(HOST, upstream.backends()[attempt.backend].authority().clone());
+            parts.headers.insert(HOST, attempt.lease.backend().authority().clone());
         }
     }
     *head = RequestHeader::from(parts);

@@ -1,6 +1,7 @@
 //! The path of a request: the implementation of [`ProxyHttp`], as a table of contents in Pingora's order.
 
 mod admit;
+mod again;
 mod ctx;
 mod fail;
 mod forward;
@@ -58,7 +59,7 @@ impl ProxyHttp for Proxy {
     // The way to a backend; again for each retry.
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
-        forward::choose(session, ctx)
+        forward::choose(session, ctx).await
     }
 
     async fn connected_to_upstream(
@@ -126,8 +127,14 @@ impl ProxyHttp for Proxy {
 
     // When a phase failed.
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Box<Ctx>, error: Box<Error>) -> Box<Error> {
-        fail::connect(ctx, error)
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Box<Ctx>,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        fail::connect(session, ctx, error)
     }
 
     fn error_while_proxy(

@@ -14,7 +14,7 @@ pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
     ctx.exchange.bytes_sent = session.body_bytes_sent() as u64;
     ctx.exchange.bytes_received = session.body_bytes_read() as u64;
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.lease = None;
+        attempt.lease.end();
     }
     if let Some(connection) = &ctx.connection {
         connection.end_by(None);

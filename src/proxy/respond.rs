@@ -12,10 +12,11 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
-use super::{forward, framing};
+use super::{again, forward, framing};
 use crate::action::error_pages;
 use crate::forwarded;
 use crate::reply::Reply;
+use crate::upstream::Outcome;
 
 const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -29,8 +30,7 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
         let error = Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for");
         return Err(error.into_up());
     }
-    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return Ok(()) };
-    if !upstream.keep_server_headers() {
+    if !ctx.upstream.as_ref().is_some_and(|upstream| upstream.keep_server_headers()) {
         for name in [SERVER, X_POWERED_BY] {
             // Looking is cheaper than removing what is not there from two maps.
             if head.headers.contains_key(&name) {
@@ -39,16 +39,37 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
         }
     }
     if head.status.is_informational() && !switches {
+        if let Some(attempt) = &mut ctx.attempt {
+            // The client hears of it: another backend would say it once more.
+            attempt.answered = true;
+        }
         return forward::in_time(ctx);
     }
-    let now = Instant::now();
+    learn(head.status, ctx);
+    let fresh = ctx.attempt.as_ref().is_some_and(|attempt| !attempt.answered);
+    if head.status.as_u16() >= 400 && fresh && again::by_status(session, ctx, head.status) {
+        let mut error = Error::explain(ErrorType::HTTPStatus(head.status.as_u16()), "another try follows");
+        error.set_retry(true);
+        return Err(error.into_up());
+    }
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.answered = true;
+    }
     // Whatever went wrong before, this try went well.
     ctx.exchange.failure = None;
-    ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
-    let stats = upstream.backends()[attempt.backend].stats();
-    stats.first_byte.observe(now.duration_since(attempt.began));
-    stats.requests.count(head.status.as_u16());
     Ok(())
+}
+
+/// A backend has answered: counts it, and lets its upstream learn.
+fn learn(status: StatusCode, ctx: &mut Ctx) {
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
+    let now = Instant::now();
+    ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
+    let took = now.duration_since(attempt.began);
+    let backend = attempt.lease.backend();
+    backend.stats().first_byte.observe(took);
+    backend.stats().requests.count(status.as_u16());
+    upstream.learn(backend, Outcome::Status(status.as_u16()), took);
 }
 
 /// What the client gets.

@@ -43,16 +43,17 @@ pub struct Start {
 /// meanwhile is acted upon once it serves.
 pub struct Ears {
     heard: Heard,
-    // Its worker tells the signals on. Dropped after all else, and not within a runtime, which would panic.
-    _runtime: Runtime,
+    // Its worker tells the signals on, and does what goes on beside the requests. Dropped after all else, and not within a
+    // runtime, which would panic.
+    runtime: Runtime,
 }
 
 impl Ears {
     /// Begins to listen.
     pub fn open() -> Result<Self, String> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("signals").enable_all().build();
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build();
         let runtime = runtime.map_err(|error| format!("error: signals cannot be heard: {error}"))?;
-        Ok(Self { heard: Heard::begin(&runtime), _runtime: runtime })
+        Ok(Self { heard: Heard::begin(&runtime), runtime })
     }
 }
 
@@ -62,7 +63,8 @@ pub fn run(start: Start, ears: Ears, ready: impl FnOnce(&Gateway)) -> Result<(),
     let work_stealing = start.checked.config.runtime.work_stealing;
     let conf = server_conf(&start.checked.config);
     raise_file_limit();
-    let gateway = Gateway::start(start.checked, start.keep, start.stats, start.colour)?;
+    let background = ears.runtime.handle().clone();
+    let gateway = Gateway::start(start.checked, start.keep, start.stats, background, start.colour)?;
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
 

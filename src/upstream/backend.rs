@@ -1,41 +1,64 @@
 //! `Backend`: one server of an upstream: its address, its weight, and what is known of it; atomics only.
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::HeaderValue;
 use pingora::upstreams::peer::HttpPeer;
+use smallvec::SmallVec;
 
+use super::health::state::Health;
+use super::load::Load;
 use super::peer::PeerTemplate;
 use crate::keep::Keep;
 use crate::observe::BackendStats;
+
+/// What a backend is made from: a server of the document, or of a discovery, at one address.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// See [`Backend::label`].
+    pub label: String,
+    /// See [`Backend::weight`].
+    pub weight: u32,
+    /// See [`Backend::tier`].
+    pub tier: u32,
+    /// See [`Backend::zone`].
+    pub zone: Option<Arc<str>>,
+    /// Whether it takes no new sessions, as the document says.
+    pub drains: bool,
+    /// See [`Backend::is_spare`].
+    pub spare: bool,
+    /// See [`Backend::authority`].
+    pub authority: HeaderValue,
+    /// How to connect to it.
+    pub template: PeerTemplate,
+}
 
 /// One server of an upstream.
 #[derive(Debug)]
 pub struct Backend {
     label: Arc<str>,
     weight: u32,
+    tier: u32,
+    zone: Option<Arc<str>>,
+    drains: bool,
+    spare: bool,
     authority: HeaderValue,
     template: PeerTemplate,
     state: Arc<BackendState>,
 }
 
 impl Backend {
-    /// The backend `label` of `upstream`; what was known of it before a reload is found again in `keep`.
-    pub fn new(
-        upstream: &str,
-        label: &str,
-        weight: u32,
-        authority: HeaderValue,
-        template: PeerTemplate,
-        keep: &Keep,
-    ) -> Self {
-        // Both are kept under the same names; the state holds the counters, so a lease is one handle.
-        let key = BackendStats::key(upstream, label);
+    /// The backend of `upstream` in this seat; what was known of it before a reload is found again in `keep`.
+    pub fn new(upstream: &str, seat: Seat, keep: &Keep) -> Self {
+        let Seat { label, weight, tier, zone, drains, spare, authority, template } = seat;
+        let key = BackendStats::key(upstream, &label);
+        // Before the state: `Keep` lets nobody in while it makes a thing.
         let stats = keep.get_or(&key, BackendStats::default);
-        let state = keep.get_or(&key, || BackendState { inflight: AtomicU32::new(0), stats });
-        Self { label: label.into(), weight, authority, template, state }
+        let state = keep.get_or(&key, || BackendState::new(stats));
+        Self { label: label.into(), weight, tier, zone, drains, spare, authority, template, state }
     }
 
     /// Its name in metrics and logs: the address that connections go to, as in `10.0.0.1:8080` or `unix:/run/app.sock`.
@@ -46,6 +69,21 @@ impl Backend {
     /// Its share of the requests, relative to the others' weights. 0: it takes none.
     pub fn weight(&self) -> u32 {
         self.weight
+    }
+
+    /// Its tier: those of tier 0 take the requests while they can, then those of the next.
+    pub fn tier(&self) -> u32 {
+        self.tier
+    }
+
+    /// Where it stands.
+    pub fn zone(&self) -> Option<&Arc<str>> {
+        self.zone.as_ref()
+    }
+
+    /// Whether it is tried only when all others of its upstream were: the IPv6 address of a name with IPv4 ones too.
+    pub fn is_spare(&self) -> bool {
+        self.spare
     }
 
     /// What a `Host` field says when it is to name this server.
@@ -63,49 +101,112 @@ impl Backend {
         &self.state.stats
     }
 
-    /// The peer for one try of a request. See [`PeerTemplate::peer`].
-    pub fn peer(&self, remaining: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
-        self.template.peer(remaining, upgrade)
+    /// Whether it finishes what it has, and takes nothing new: the document or an operator says so.
+    pub fn is_draining(&self) -> bool {
+        self.drains || self.state.health.is_draining()
     }
 
-    /// Counts a request as under way at this backend until the lease is dropped.
-    pub fn lease(&self) -> Lease {
-        self.state.inflight.fetch_add(1, Relaxed);
+    /// Whether it may take a request: well, and not draining.
+    pub fn is_usable(&self) -> bool {
+        !self.drains && self.state.health.is_usable()
+    }
+
+    /// The peer for one try of a request. See [`PeerTemplate::peer`].
+    pub fn peer(&self, remaining: Option<Duration>, per_try: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
+        self.template.peer(remaining, per_try, upgrade)
+    }
+
+    /// Counts a request as under way at this backend until the lease ends.
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        self.state.load.begin();
         self.state.stats.active.inc();
-        Lease(self.state.clone())
+        Lease { backend: Arc::clone(self), under_way: true }
     }
 }
 
 /// What is known of a backend. Kept over reloads by the names of upstream and backend.
-#[derive(Debug)]
 pub struct BackendState {
-    inflight: AtomicU32,
-    stats: Arc<BackendStats>,
+    id: u64,
+    /// How busy it is.
+    pub load: Arc<Load>,
+    /// Whether it may take requests.
+    pub health: Health,
+    /// What is counted of it.
+    pub stats: Arc<BackendStats>,
 }
 
 impl BackendState {
+    fn new(stats: Arc<BackendStats>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self { id: NEXT.fetch_add(1, Relaxed), load: Arc::default(), health: Health::default(), stats }
+    }
+
     /// Requests under way.
     pub fn inflight(&self) -> u32 {
-        self.inflight.load(Relaxed)
+        self.load.inflight()
     }
 }
 
-/// A request under way at a backend: dropped, on whatever path, it no longer is.
+impl fmt::Debug for BackendState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendState").field("id", &self.id).field("inflight", &self.inflight()).finish_non_exhaustive()
+    }
+}
+
+/// A request under way at a backend, until it ends or is dropped, on whatever path.
 #[derive(Debug)]
 #[must_use]
-pub struct Lease(Arc<BackendState>);
+pub struct Lease {
+    backend: Arc<Backend>,
+    under_way: bool,
+}
 
 impl Lease {
-    /// What is counted of the backend.
-    pub fn stats(&self) -> &BackendStats {
-        &self.0.stats
+    /// Where the request is, or was.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// The request is no longer under way here.
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.under_way) {
+            self.backend.state.load.end();
+            self.backend.state.stats.active.dec();
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.inflight.fetch_sub(1, Relaxed);
-        self.0.stats.active.dec();
+        self.end();
+    }
+}
+
+/// The backends that a request was tried on in vain.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(SmallVec<[u64; 4]>);
+
+impl Tried {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Remembers one more.
+    pub fn insert(&mut self, backend: &Backend) {
+        if !self.contains(backend) {
+            self.0.push(backend.state.id);
+        }
+    }
+
+    /// Whether this one was tried.
+    pub fn contains(&self, backend: &Backend) -> bool {
+        self.0.contains(&backend.state.id)
+    }
+
+    /// Whether none was tried.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -114,16 +215,27 @@ mod tests {
     use super::*;
     use crate::upstream::peer::{Keepalive, Timeouts};
 
-    fn backend(keep: &Keep) -> Backend {
-        let template = PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default());
-        Backend::new("api", "10.0.0.1:80", 1, HeaderValue::from_static("10.0.0.1"), template, keep)
+    fn backend(keep: &Keep) -> Arc<Backend> {
+        let seat = Seat {
+            label: "10.0.0.1:80".to_owned(),
+            weight: 1,
+            tier: 0,
+            zone: None,
+            drains: false,
+            spare: false,
+            authority: HeaderValue::from_static("10.0.0.1"),
+            template: PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default()),
+        };
+        Arc::new(Backend::new("api", seat, keep))
     }
 
     #[test]
     fn a_request_is_counted_for_as_long_as_its_lease_lives() {
         let backend = backend(&Keep::default());
-        let (first, second) = (backend.lease(), backend.lease());
+        let (mut first, second) = (backend.lease(), backend.lease());
         assert_eq!((backend.state().inflight(), backend.stats().active.get()), (2, 2));
+        first.end();
+        assert_eq!(backend.state().inflight(), 1);
         drop((first, second));
         assert_eq!((backend.state().inflight(), backend.stats().active.get()), (0, 0));
     }

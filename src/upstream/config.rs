@@ -14,6 +14,7 @@ use super::balance;
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
 use crate::diag::Scope;
+use crate::units::Percent;
 
 /// An upstream, in whatever form it was written.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct Settings {
     pub keepalive: Keepalive,
     /// Which server takes the next request. Default: `round_robin`.
     pub balance: balance::Config,
+    /// Which servers are preferred for being near.
+    pub zone: Option<Zone>,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
     /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as
@@ -81,10 +84,57 @@ pub struct ServerSettings {
     /// Its share of the requests, relative to the other servers' weights. `0`: it takes none. Default: 1.
     #[serde(default = "one")]
     pub weight: u32,
+    /// Whether it takes requests only when none of the others is well: the same as `priority: 1`. Default: `false`.
+    #[serde(default)]
+    pub backup: bool,
+    /// Its tier. Requests go to the servers of the lowest number of which one is well; `retry` goes on to the next tier
+    /// when all of one were tried. Default: 0.
+    #[serde(default)]
+    pub priority: u32,
+    /// Where it stands, as in `eu-1a`: see the upstream's `zone`.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Whether it finishes the requests it has (and serves the sessions that stick to it) and takes nothing new.
+    /// Default: `false`.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+impl ServerSettings {
+    /// Its tier, however it was written.
+    pub fn tier(&self) -> u32 {
+        self.priority.max(u32::from(self.backup))
+    }
 }
 
 fn one() -> u32 {
     1
+}
+
+/// Which servers are preferred for being near: the name of a zone, or a mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// The zone whose servers are preferred.
+    pub prefer: String,
+    /// The share of its servers that must be well.
+    pub at_least: Percent,
+}
+
+/// Which servers are preferred for being near.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ZoneSettings")]
+pub struct ZoneSettings {
+    /// The zone whose servers take all requests while enough of them are well, as in `eu-1a` or `${ZONE}`.
+    pub prefer: String,
+    /// The share of its servers that must be well; with fewer, the servers of all zones share the requests.
+    /// Default: `50%`.
+    #[serde(default = "half")]
+    pub at_least: Percent,
+}
+
+fn half() -> Percent {
+    Percent::new(50)
 }
 
 /// What a server's `Host` field says.
@@ -134,7 +184,9 @@ impl Config {
 
 impl Server {
     fn plain(address: &str) -> Self {
-        Self { settings: ServerSettings { address: address.to_owned(), weight: one() }, plain: true }
+        let address = address.to_owned();
+        let settings = ServerSettings { address, weight: one(), backup: false, priority: 0, zone: None, drain: false };
+        Self { settings, plain: true }
     }
 }
 
@@ -190,6 +242,40 @@ impl<'de> Deserialize<'de> for Server {
             }
         }
         deserializer.deserialize_any(Forms)
+    }
+}
+
+impl<'de> Deserialize<'de> for Zone {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+        impl<'de> Visitor<'de> for Forms {
+            type Value = Zone;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a zone, as in `eu-1a`, or a mapping with `prefer`")
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<Zone, E> {
+                Ok(Zone { prefer: name.to_owned(), at_least: half() })
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Zone, A::Error> {
+                let ZoneSettings { prefer, at_least } = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Zone { prefer, at_least })
+            }
+        }
+        deserializer.deserialize_any(Forms)
+    }
+}
+
+impl JsonSchema for Zone {
+    fn schema_name() -> Cow<'static, str> {
+        "Zone".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let settings = generator.subschema_for::<ZoneSettings>();
+        json_schema!({
+            "description": "The name of the zone whose servers are preferred, or a mapping.",
+            "anyOf": [{ "type": "string" }, settings],
+        })
     }
 }
 

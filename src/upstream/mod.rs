@@ -1,56 +1,85 @@
-//! Groups of backends: who is there, and who is next.
+//! Groups of backends: who is there, who is well, and who is next.
 //!
 //! [`Config`] is an upstream as written, [`Upstream`] one at work. Names are resolved by [`Resolver`] before
 //! [`Upstream::build`]; while serving nothing is looked up. A request asks [`Upstream::pick`] for a backend, holds a
-//! [`Lease`] while it is there, and, when connecting failed, notes it in [`Tried`] and picks again as long as its
-//! [`retry::Retry`] allows.
+//! [`Lease`] while it is there, notes those that failed in [`Tried`], tells with [`Upstream::learn`] how it went, and
+//! picks again as long as its [`retry::Retry`] allows.
+//!
+//! The backends lie behind one atomic pointer with the [`view`] of whom requests can be given to. It is replaced when
+//! they change ([`Upstream::update`]) and when the health of one does ([`Upstream::refresh`]), by a task beside the requests.
 
 pub mod address;
 pub mod backend;
 pub mod balance;
 pub mod clock;
 pub mod config;
+pub mod health;
 pub mod limits;
+pub mod load;
+pub mod outcome;
 pub mod peer;
 pub mod refusal;
 pub mod resolve;
 pub mod retry;
 mod servers;
+mod view;
 
 pub use address::looks_like_address;
-pub use backend::{Backend, Lease};
-pub use balance::policy::Tried;
+pub use backend::{Backend, Lease, Seat, Tried};
 pub use config::Config;
+pub use outcome::Outcome;
+pub use refusal::Refusal;
 pub use resolve::{Resolved, Resolver};
+pub use view::Explained;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use http::uri::Authority;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::diag::Scope;
+use crate::exchange::Facts;
 use crate::keep::Keep;
-use balance::policy::{Members, Policy};
+use crate::units::Percent;
+use clock::Micros;
 use config::Host;
 use resolve::LastGood;
 use retry::Retry;
+use view::{Rules, View};
 
 /// A named group of backends that share requests.
 pub struct Upstream {
     name: Arc<str>,
-    backends: Box<[Backend]>,
-    spares: Box<[usize]>,
-    policy: Box<dyn Policy>,
-    policy_name: &'static str,
+    rules: Rules,
+    current: ArcSwap<Current>,
+    /// Held while `current` is replaced: one at a time.
+    writer: Mutex<()>,
+    news: Arc<News>,
+    keep: Arc<Keep>,
     retry: Retry,
     host: HostField,
     keep_server_headers: bool,
+    learns_latency: bool,
     total: Duration,
     tunnel: Duration,
+    tasks: Mutex<Vec<AbortHandle>>,
     // Held, not read: see `Answer::last_good`.
     _last_good: Box<[Arc<LastGood>]>,
 }
+
+/// The backends at the moment, and whom requests can be given to.
+struct Current {
+    backends: Arc<[Arc<Backend>]>,
+    view: View,
+}
+
+/// Tells that the health of a backend has changed. Kept over reloads by the name of the upstream, for the backends are.
+struct News(watch::Sender<()>);
 
 enum HostField {
     Keep,
@@ -60,24 +89,36 @@ enum HostField {
 
 impl Upstream {
     /// Compiles an upstream. Reports what is wrong at `at`, the place of its block, and then gives `None`.
-    pub fn build(name: &str, config: &Config, resolved: &Resolved, keep: &Keep, at: &Scope<'_>) -> Option<Self> {
+    pub fn build(name: &str, config: &Config, resolved: &Resolved, keep: &Arc<Keep>, at: &Scope<'_>) -> Option<Self> {
         let settings = &config.settings;
         settings.timeouts.check(&at.key("timeouts"));
+        settings.balance.check(&at.key("balance"));
         let retry = settings.retry.build(&at.key("retry"));
         let host = host_field(&settings.host, &at.key("host"));
-        let servers = servers::build(name, config, resolved, keep, at)?;
-        let members = Members { upstream: name, backends: &servers.backends, keep };
+        let servers = servers::build(config, resolved, at)?;
+        let name: Arc<str> = name.into();
+        let rules = Rules {
+            name: Arc::clone(&name),
+            balance: settings.balance.clone(),
+            panic: Percent::default(),
+            zone: settings.zone.clone(),
+        };
+        let backends = backends(&name, servers.seats, keep);
+        let view = View::make(&backends, &rules, keep, clock::now());
         Some(Self {
-            policy: settings.balance.build(&members),
-            policy_name: settings.balance.name(),
-            name: name.into(),
-            backends: servers.backends.into(),
-            spares: servers.spares.into(),
+            learns_latency: rules.balance.name() == "peak_ewma",
+            rules,
+            current: ArcSwap::from_pointee(Current { backends, view }),
+            writer: Mutex::new(()),
+            news: keep.get_or(&name, || News(watch::Sender::new(()))),
+            keep: Arc::clone(keep),
+            name,
             retry: retry?,
             host: host?,
             keep_server_headers: settings.keep_server_headers,
             total: settings.timeouts.total.0,
             tunnel: settings.timeouts.tunnel.0,
+            tasks: Mutex::default(),
             _last_good: servers.last_good.into(),
         })
     }
@@ -87,19 +128,19 @@ impl Upstream {
         &self.name
     }
 
-    /// Its backends; everything else speaks of them by position.
-    pub fn backends(&self) -> &[Backend] {
-        &self.backends
+    /// Its backends at the moment.
+    pub fn backends(&self) -> Arc<[Arc<Backend>]> {
+        Arc::clone(&self.current.load().backends)
     }
 
     /// The name of its policy.
     pub fn policy_name(&self) -> &'static str {
-        self.policy_name
+        self.rules.balance.name()
     }
 
-    /// How often a request may be tried, unless its route says otherwise.
-    pub fn retry(&self) -> Retry {
-        self.retry
+    /// When a request is tried again, unless its route says otherwise.
+    pub fn retry(&self) -> &Retry {
+        &self.retry
     }
 
     /// How long a request may take in all.
@@ -117,21 +158,110 @@ impl Upstream {
         self.keep_server_headers
     }
 
-    /// The position of the backend that takes the next request; none that was tried. `None` when no other is left.
+    /// A backend for a request, none of those tried, and the mark that the request is under way there.
     ///
-    /// A backend belongs into `tried` when connecting to it failed. When a kept connection turns out to be dead, it
-    /// does not: the same backend may get a fresh one.
-    pub fn pick(&self, tried: &Tried) -> Option<usize> {
-        self.policy.pick(tried).or_else(|| self.spares.iter().copied().find(|&spare| !tried.contains(spare)))
+    /// A backend belongs into `tried` when the request failed there. When a kept connection turns out to be dead, it does
+    /// not: the same backend may get a fresh one.
+    pub fn pick(&self, facts: &Facts<'_>, tried: &Tried, now: Instant) -> Result<Lease, Refusal> {
+        self.current.load().view.pick(facts, tried, now)
     }
 
-    /// The `Host` field for a request to the backend in this position; `None`: the client's own.
-    pub fn host_field(&self, backend: usize) -> Option<&HeaderValue> {
+    /// Whether so few of its backends are well that health is ignored.
+    pub fn panics(&self) -> bool {
+        self.current.load().view.panics
+    }
+
+    /// Which backend a request would get, and why. `None`: none is left.
+    pub fn explain(&self, facts: &Facts<'_>) -> Option<Explained> {
+        self.current.load().view.explain(facts, clock::now())
+    }
+
+    /// Learns how a try went that began `took` ago.
+    pub fn learn(&self, backend: &Backend, outcome: Outcome, took: Duration) {
+        if self.learns_latency {
+            let latency = if outcome.is_good() { took } else { took + outcome::PENALTY };
+            backend.state().load.observe(latency, clock::now());
+        }
+    }
+
+    /// The `Host` field for a request to this backend; `None`: the client's own.
+    pub fn host_field<'a>(&'a self, backend: &'a Backend) -> Option<&'a HeaderValue> {
         match &self.host {
             HostField::Keep => None,
-            HostField::Backend => Some(self.backends.get(backend)?.authority()),
+            HostField::Backend => Some(backend.authority()),
             HostField::Text(text) => Some(text),
         }
+    }
+
+    /// Makes these its backends: all at once, and those that it had already keep their state. Requests under way stay
+    /// where they are. For a thread that serves no requests.
+    pub fn update(&self, seats: Vec<Seat>) {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish(backends(&self.name, seats, &self.keep), clock::now());
+    }
+
+    /// Looks at the health of its backends anew; tells when that must be done again at the latest. For a thread that serves
+    /// no requests.
+    pub fn refresh(&self, now: Micros) -> Option<Micros> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        self.publish(self.backends(), now)
+    }
+
+    fn publish(&self, backends: Arc<[Arc<Backend>]>, now: Micros) -> Option<Micros> {
+        let view = View::make(&backends, &self.rules, &self.keep, now);
+        let expires = view.expires;
+        self.current.store(Arc::new(Current { backends, view }));
+        expires
+    }
+
+    /// Says that the health of a backend has changed: the view is made anew soon.
+    pub fn changed(&self) {
+        self.news.0.send_replace(());
+    }
+
+    /// Begins what goes on beside the requests: the view is kept up to date.
+    pub fn start(self: &Arc<Self>, runtime: &Handle) {
+        let tasks = [runtime.spawn(keep_view(Arc::downgrade(self), self.news.0.subscribe()))];
+        let mut running = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        running.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
+    }
+
+    /// Ends what [`Upstream::start`] began. Requests may go on.
+    pub fn stop(&self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn backends(upstream: &str, seats: Vec<Seat>, keep: &Keep) -> Arc<[Arc<Backend>]> {
+    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, keep))).collect()
+}
+
+/// Makes the view anew whenever something has changed, or time has made it out of date.
+async fn keep_view(upstream: Weak<Upstream>, mut news: watch::Receiver<()>) {
+    /// Many changes at once make one new view.
+    const PAUSE: Duration = Duration::from_millis(2);
+    loop {
+        news.mark_unchanged();
+        let Some(expires) = upstream.upgrade().map(|upstream| upstream.refresh(clock::now())) else { return };
+        let expired = async {
+            match expires {
+                Some(moment) => tokio::time::sleep(view::until(moment, clock::now())).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changed = news.changed() => if changed.is_err() { return },
+            () = expired => {}
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -173,7 +303,7 @@ mod tests {
         })
     }
 
-    fn build_with(config: &Config, keep: &Keep) -> (Option<Upstream>, Vec<Issue>) {
+    fn build_with(config: &Config, keep: &Arc<Keep>) -> (Option<Upstream>, Vec<Issue>) {
         let issues = Issues::default();
         let resolved = resolver().resolve(config.names(), keep);
         let built = Upstream::build("api", config, &resolved, keep, &issues.root().key("upstreams").key("api"));
@@ -181,7 +311,7 @@ mod tests {
     }
 
     fn build(yaml: &str) -> (Option<Upstream>, Vec<Issue>) {
-        build_with(&serde_yaml::from_str(yaml).unwrap(), &Keep::default())
+        build_with(&serde_yaml::from_str(yaml).unwrap(), &Arc::default())
     }
 
     fn good(yaml: &str) -> Upstream {
@@ -190,8 +320,17 @@ mod tests {
         built.unwrap()
     }
 
-    fn shares(upstream: &Upstream) -> Vec<(&str, u32)> {
-        upstream.backends().iter().map(|backend| (&**backend.label(), backend.weight())).collect()
+    fn shares(upstream: &Upstream) -> Vec<(String, u32)> {
+        upstream.backends().iter().map(|backend| (backend.label().to_string(), backend.weight())).collect()
+    }
+
+    /// The label of the backend that a request gets, none of those tried.
+    fn pick(upstream: &Upstream, tried: &Tried) -> Option<Lease> {
+        let request = pingora::http::RequestHeader::build("GET", b"/", None).unwrap();
+        let exchange = crate::exchange::Exchange::new();
+        let facts =
+            Facts { request: &request, exchange: &exchange, response: None, route: "", upstream: "", backend: "" };
+        upstream.pick(&facts, tried, Instant::now()).ok()
     }
 
     #[test]
@@ -212,6 +351,7 @@ mod tests {
                 &[("10.0.0.1:80", 1), ("10.0.0.2:80", 1), ("10.0.0.1:80", 1)],
             ),
         ] {
+            let expected: Vec<_> = expected.iter().map(|(label, weight)| (label.to_string(), *weight)).collect();
             assert_eq!(shares(&good(yaml)), expected, "{yaml}");
         }
     }
@@ -220,14 +360,12 @@ mod tests {
     fn the_ipv6_address_of_localhost_is_tried_last() {
         let upstream = good("[localhost:1, localhost:2]");
         let mut tried = Tried::new();
-        for _ in 0..2 {
-            tried.insert(upstream.pick(&tried).unwrap());
-        }
-        assert_eq!(upstream.pick(&tried), Some(2));
-        tried.insert(2);
-        assert_eq!(upstream.pick(&tried), Some(3));
-        tried.insert(3);
-        assert_eq!(upstream.pick(&tried), None);
+        let mut next = || {
+            let lease = pick(&upstream, &tried)?;
+            tried.insert(lease.backend());
+            Some(lease.backend().label().contains("::1"))
+        };
+        assert_eq!([next(), next(), next(), next(), next()], [Some(false), Some(false), Some(true), Some(true), None]);
     }
 
     #[test]
@@ -236,7 +374,8 @@ mod tests {
             [("keep", None), ("backend", Some("app:8080")), ("a.example", Some("a.example")), ("a:81", Some("a:81"))]
         {
             let upstream = good(&format!("{{ servers: [app:8080], host: '{host}' }}"));
-            assert_eq!(upstream.host_field(0).map(|value| value.to_str().unwrap()), expected, "{host}");
+            let backends = upstream.backends();
+            assert_eq!(upstream.host_field(&backends[0]).map(|value| value.to_str().unwrap()), expected, "{host}");
         }
     }
 
@@ -264,7 +403,7 @@ mod tests {
             assert!(issue.hint.as_ref().unwrap().contains(hint), "{yaml}: {:?}", issue.hint);
             assert!(built.is_none() && issues.len() == 1, "{yaml}");
         }
-        let at_the_route = build_with(&Config::address("app:x"), &Keep::default()).1;
+        let at_the_route = build_with(&Config::address("app:x"), &Arc::default()).1;
         assert_eq!(at_the_route[0].path.to_string(), "upstreams.api");
     }
 
@@ -276,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_reload_during_an_outage_of_dns_goes_through_with_a_warning() {
-        let (keep, config) = (Keep::default(), serde_yaml::from_str("[app:80]").unwrap());
+        let (keep, config) = (Arc::<Keep>::default(), serde_yaml::from_str("[app:80]").unwrap());
         let (running, _) = build_with(&config, &keep);
         let down = Resolver::with(Duration::from_secs(5), |_| Err(std::io::Error::other("try again")));
         let resolved = down.resolve(config.names(), &keep);
@@ -289,12 +428,15 @@ mod tests {
 
     #[test]
     fn a_reload_goes_on_where_the_turns_were() {
-        let keep = Keep::default();
+        let keep = Arc::<Keep>::default();
         let build = |yaml: &str| build_with(&serde_yaml::from_str(yaml).unwrap(), &keep).0.unwrap();
         let before = build("[10.0.0.1:1, 10.0.0.2:1, 10.0.0.3:1]");
         let after = build("{ servers: [10.0.0.1:1, 10.0.0.2:1, 10.0.0.3:1], retry: { attempts: 1 } }");
-        let turn_by_turn = [&before, &after, &before].map(|upstream| upstream.pick(&Tried::new()).unwrap());
-        assert_eq!((turn_by_turn[0] + 1) % 3, turn_by_turn[1]);
-        assert_eq!((turn_by_turn[1] + 1) % 3, turn_by_turn[2]);
+        let turns = [&before, &after, &before].map(|upstream| {
+            let lease = pick(upstream, &Tried::new()).unwrap();
+            lease.backend().label().as_bytes()[7] - b'1'
+        });
+        assert_eq!((turns[0] + 1) % 3, turns[1]);
+        assert_eq!((turns[1] + 1) % 3, turns[2]);
     }
 }

@@ -143,9 +143,9 @@ impl PeerTemplate {
         Self { peer, timeouts, reuse: !keepalive.idle.0.is_zero() }
     }
 
-    /// The peer for one try of a request that has `remaining` time left (`None`: no limit); `upgrade`: the request asks
-    /// to become a tunnel, which the total does not bind.
-    pub fn peer(&self, remaining: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
+    /// The peer for one try of a request that has `remaining` time left (`None`: no limit), at which the backend may be
+    /// silent for `per_try` at most; `upgrade`: the request asks to become a tunnel, which the total does not bind.
+    pub fn peer(&self, remaining: Option<Duration>, per_try: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(self.peer.clone());
         let options = &mut peer.options;
         if let Some(remaining) = remaining {
@@ -154,6 +154,9 @@ impl PeerTemplate {
             options.total_connection_timeout = shorten(self.timeouts.total_connect);
             options.read_timeout = shorten(self.timeouts.read);
             options.write_timeout = shorten(self.timeouts.write);
+        }
+        if let Some(per_try) = per_try {
+            options.read_timeout = options.read_timeout.map(|span| span.min(per_try));
         }
         if upgrade {
             options.read_timeout = Some(self.timeouts.tunnel.0);
@@ -191,15 +194,17 @@ mod tests {
     #[test]
     fn the_time_left_shortens_every_wait_but_those_of_a_tunnel() {
         let seconds = |span: Option<Duration>| span.map(|span| span.as_secs());
-        for (remaining, upgrade, [connect, total_connect, read, write]) in [
-            (None, false, [3, 10, 60, 60]),
-            (Some(5), false, [3, 5, 5, 5]),
-            (Some(1), false, [1, 1, 1, 1]),
-            (Some(500), false, [3, 10, 60, 60]),
-            (None, true, [3, 10, 3600, 3600]),
-            (Some(5), true, [3, 5, 3600, 3600]),
+        for (remaining, per_try, upgrade, [connect, total_connect, read, write]) in [
+            (None, None, false, [3, 10, 60, 60]),
+            (Some(5), None, false, [3, 5, 5, 5]),
+            (Some(1), None, false, [1, 1, 1, 1]),
+            (Some(500), None, false, [3, 10, 60, 60]),
+            (None, Some(7), false, [3, 10, 7, 60]),
+            (Some(5), Some(7), false, [3, 5, 5, 5]),
+            (None, None, true, [3, 10, 3600, 3600]),
+            (Some(5), Some(7), true, [3, 5, 3600, 3600]),
         ] {
-            let peer = template(60).peer(remaining.map(Duration::from_secs), upgrade);
+            let peer = template(60).peer(remaining.map(Duration::from_secs), per_try.map(Duration::from_secs), upgrade);
             let options = &peer.options;
             assert_eq!(
                 [
@@ -218,9 +223,9 @@ mod tests {
 
     #[test]
     fn connections_are_shared_by_those_who_keep_them_equally_long() {
-        let key = |template: &PeerTemplate| template.peer(None, false).reuse_hash();
+        let key = |template: &PeerTemplate| template.peer(None, None, false).reuse_hash();
         assert_eq!(key(&template(60)), key(&template(60)));
-        assert_eq!(template(60).peer(None, true).reuse_hash(), key(&template(60)));
+        assert_eq!(template(60).peer(None, None, true).reuse_hash(), key(&template(60)));
         assert_ne!(key(&template(60)), key(&template(5)));
         let never = template(0);
         assert_ne!(key(&never), key(&never));

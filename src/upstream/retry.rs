@@ -1,28 +1,60 @@
-//! Which failures are tried again on another backend, how often, and the word by which logs name a failure.
+//! When a request is tried again, how often, and the word by which logs name a failure.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use pingora::{Error, ErrorSource, ErrorType};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::diag::Scope;
+use crate::units::HumanDuration;
 
-/// When another backend is tried.
+/// When a request is tried again, on another backend.
 ///
-/// Only a connection that could not be made is tried again, for then the backend has seen nothing of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// Only what is safe: a connection that could not be made has shown the backend nothing of the request; whatever failed
+/// later is tried again only for methods that may be repeated (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, PUT, DELETE), only
+/// while the request's body is at hand (64 KiB of it are kept), and only before the client got anything. When no further
+/// try can follow, the client gets the backend's own answer. No backend is tried twice while another is left, and none
+/// after the request's `total` time; where there is no other, one that answered or broke off gets
+/// another try after a short pause.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Retry")]
 pub struct Config {
-    /// How many further backends are tried after a failed connect, from 0 (none) to 15. No backend is tried twice for
-    /// one request, and none after the request's `total` time. Default: 2.
+    /// How many further tries may follow the first, from 0 (none) to 15. Default: 2.
     pub attempts: u32,
+    /// After what another try follows: `connect` (no connection could be made), `reset` (the connection broke before the
+    /// response began), `timeout` (the response did not begin in time), or a status from 400 to 599. Default: `connect`
+    /// and `reset`, and `timeout` when `per_try` is written.
+    #[serde(alias = "retry_on")]
+    pub causes: Option<Vec<Cause>>,
+    /// How long a backend may be silent before its response begins, and then between two pieces of it, where that is
+    /// less than the upstream's `read`. Default: `read` alone.
+    pub per_try: Option<HumanDuration>,
+    /// Whether methods are tried again too that may not be repeated, as POST: only for backends that do no harm then.
+    /// Default: `false`.
+    pub non_idempotent: bool,
+}
+
+/// What a further try may follow upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// No connection could be made.
+    Connect,
+    /// The connection broke before the response began.
+    Reset,
+    /// The response did not begin in time.
+    Timeout,
+    /// The backend answered with this status.
+    Status(u16),
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { attempts: 2 }
+        Self { attempts: 2, causes: None, per_try: None, non_idempotent: false }
     }
 }
 
@@ -32,28 +64,148 @@ impl Config {
 
     /// Checks the options and compiles them.
     pub fn build(&self, at: &Scope<'_>) -> Option<Retry> {
+        let mut sound = true;
         if self.attempts > Self::MAX_ATTEMPTS {
             at.key("attempts").error_hint(
                 format!("{} further attempts are too many", self.attempts),
                 format!("write at most {}; one or two will do in most cases", Self::MAX_ATTEMPTS),
             );
-            return None;
+            sound = false;
         }
-        Some(Retry { attempts: self.attempts })
+        if self.per_try.is_some_and(|span| span.0.is_zero()) {
+            at.key("per_try").error_hint("a try of no time fails always", "write how long a try may take, as in `5s`");
+            sound = false;
+        }
+        let causes = match &self.causes {
+            Some(causes) => causes.clone(),
+            None if self.per_try.is_some() => vec![Cause::Connect, Cause::Reset, Cause::Timeout],
+            None => vec![Cause::Connect, Cause::Reset],
+        };
+        for (index, cause) in causes.iter().enumerate() {
+            if matches!(cause, Cause::Status(status) if !(400..600).contains(status)) {
+                at.key("causes").index(index).error_hint(
+                    format!("{cause} is no status that tells of a failure"),
+                    "write one from 400 to 599, as in `503`",
+                );
+                sound = false;
+            }
+        }
+        if self.per_try.is_some() && !causes.contains(&Cause::Timeout) {
+            at.key("per_try").warn(
+                "a try that takes too long ends the request, for `timeout` is not among the `causes`",
+                "add `timeout` to the `causes`, so that another try follows",
+            );
+        }
+        let per_try = self.per_try.map(|span| span.0);
+        let non_idempotent = self.non_idempotent;
+        sound.then(|| Retry { attempts: self.attempts, causes: causes.into(), per_try, non_idempotent })
     }
 }
 
-/// How often a request may be tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When a request is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retry {
     attempts: u32,
+    causes: Box<[Cause]>,
+    per_try: Option<Duration>,
+    non_idempotent: bool,
 }
 
 impl Retry {
-    /// Whether one more backend may be tried, after `tries` that failed, the first included, with `remaining` time
-    /// left of the request's total (`None`: no limit).
-    pub fn allows(self, tries: u32, remaining: Option<Duration>) -> bool {
-        tries <= self.attempts && remaining.is_none_or(|left| !left.is_zero())
+    /// Whether one more try may follow upon this cause, after `tries` that failed, the first included, with `remaining`
+    /// time left of the request's total (`None`: no limit).
+    pub fn allows(&self, cause: Cause, tries: u32, remaining: Option<Duration>) -> bool {
+        tries <= self.attempts && remaining.is_none_or(|left| !left.is_zero()) && self.causes.contains(&cause)
+    }
+
+    /// How long a backend may be silent at one try.
+    pub fn per_try(&self) -> Option<Duration> {
+        self.per_try
+    }
+
+    /// Whether methods count as repeatable that by themselves are not.
+    pub fn repeats_all(&self) -> bool {
+        self.non_idempotent
+    }
+}
+
+impl Cause {
+    /// Why the exchange with a backend broke, where its response had not begun.
+    pub fn of(error: &Error) -> Self {
+        match error.etype() {
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Self::Timeout,
+            _ => Self::Reset,
+        }
+    }
+
+    /// Whether the same backend may do better after a moment, where there is no other: one that cannot be reached, or was
+    /// silent, would only be waited for once more.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Reset | Self::Status(_))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect => f.write_str("connect"),
+            Self::Reset => f.write_str("reset"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::Status(status) => write!(f, "{status}"),
+        }
+    }
+}
+
+impl Serialize for Cause {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Status(status) => serializer.serialize_u16(*status),
+            _ => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Cause {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+        impl Visitor<'_> for Forms {
+            type Value = Cause;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`connect`, `reset`, `timeout`, or a status, as in `503`")
+            }
+            fn visit_u64<E: serde::de::Error>(self, status: u64) -> Result<Cause, E> {
+                Ok(Cause::Status(u16::try_from(status).unwrap_or(u16::MAX)))
+            }
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Cause, E> {
+                match name {
+                    "connect" => Ok(Cause::Connect),
+                    "reset" => Ok(Cause::Reset),
+                    "timeout" => Ok(Cause::Timeout),
+                    _ => match name.parse() {
+                        Ok(status) => Ok(Cause::Status(status)),
+                        Err(_) => Err(E::unknown_variant(name, &["connect", "reset", "timeout"])),
+                    },
+                }
+            }
+        }
+        deserializer.deserialize_any(Forms)
+    }
+}
+
+impl JsonSchema for Cause {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Cause".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "enum": ["connect", "reset", "timeout"] },
+            { "type": "integer", "minimum": 400, "maximum": 599 },
+        ] })
     }
 }
 
@@ -131,13 +283,50 @@ mod tests {
     fn two_attempts_make_three_tries() {
         let issues = Issues::default();
         let retry = Config::default().build(&issues.root()).unwrap();
-        assert_eq!([1, 2, 3].map(|tries| retry.allows(tries, None)), [true, true, false]);
-        assert!(retry.allows(1, Some(Duration::from_millis(1))));
-        assert!(!retry.allows(1, Some(Duration::ZERO)));
-        let never = Config { attempts: 0 }.build(&issues.root()).unwrap();
-        assert!(!never.allows(1, None));
-        assert!(Config { attempts: 16 }.build(&issues.root()).is_none());
-        assert_eq!(issues.errors(), 1);
+        let allows = |tries, left: Option<u64>| retry.allows(Cause::Connect, tries, left.map(Duration::from_millis));
+        assert_eq!([1, 2, 3].map(|tries| allows(tries, None)), [true, true, false]);
+        assert!(allows(1, Some(1)) && !allows(1, Some(0)));
+        let never = Config { attempts: 0, ..Config::default() }.build(&issues.root()).unwrap();
+        assert!(!never.allows(Cause::Connect, 1, None));
+        assert!(issues.into_vec().is_empty());
+    }
+
+    #[test]
+    fn a_further_try_follows_upon_its_causes_alone() {
+        for (yaml, causes) in [
+            ("{}", "connect reset"),
+            ("{ per_try: 5s }", "connect reset timeout"),
+            ("{ causes: [connect] }", "connect"),
+            ("{ retry_on: [502, '503', timeout] }", "timeout 502 503"),
+            ("{ causes: [] }", ""),
+        ] {
+            let issues = Issues::default();
+            let retry = serde_yaml::from_str::<Config>(yaml).unwrap().build(&issues.root()).unwrap();
+            let all = [Cause::Connect, Cause::Reset, Cause::Timeout, Cause::Status(502), Cause::Status(503)];
+            let allowed: Vec<_> =
+                all.iter().filter(|cause| retry.allows(**cause, 1, None)).map(Cause::to_string).collect();
+            assert_eq!(allowed.join(" "), causes, "{yaml}");
+            assert!(issues.into_vec().is_empty(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_told_with_its_place() {
+        for (yaml, place, told) in [
+            ("{ attempts: 16 }", "attempts", "too many"),
+            ("{ per_try: 0 }", "per_try", "fails always"),
+            ("{ causes: [200] }", "causes[0]", "no status that tells of a failure"),
+            ("{ causes: [connect, 99999999] }", "causes[1]", "no status that tells of a failure"),
+            ("{ per_try: 1s, causes: [reset] }", "per_try", "not among the `causes`"),
+        ] {
+            let issues = Issues::default();
+            serde_yaml::from_str::<Config>(yaml).unwrap().build(&issues.root());
+            let issues = issues.into_vec();
+            assert_eq!((issues.len(), issues[0].path.to_string()), (1, place.to_owned()), "{yaml}");
+            assert!(issues[0].message.contains(told), "{yaml}: {}", issues[0].message);
+        }
+        let unknown = serde_yaml::from_str::<Config>("{ causes: [refused] }").unwrap_err().to_string();
+        assert!(unknown.contains("unknown variant `refused`"), "{unknown}");
     }
 
     #[test]

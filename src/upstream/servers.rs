@@ -8,33 +8,22 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::address::ServerAddress;
-use super::backend::Backend;
+use super::backend::Seat;
 use super::config::{Config, Host, Server};
 use super::peer::PeerTemplate;
 use super::resolve::{Answer, LastGood, Resolved};
 use crate::diag::Scope;
-use crate::keep::Keep;
 
-/// The backends of one upstream.
+/// The backends to be of one upstream.
 pub(super) struct Servers {
-    pub(super) backends: Vec<Backend>,
-    /// The positions of those that are tried only after all others, in this order: the IPv6 addresses of names that
-    /// have IPv4 ones too. Their weight is 0.
-    pub(super) spares: Vec<usize>,
+    /// The spares come last.
+    pub(super) seats: Vec<Seat>,
     /// What keeps the last good answers of the names from being forgotten.
     pub(super) last_good: Vec<Arc<LastGood>>,
 }
 
-/// One backend to be.
-struct Seat {
-    label: String,
-    weight: u32,
-    authority: HeaderValue,
-    template: PeerTemplate,
-}
-
-/// Makes the backends, or reports why not.
-pub(super) fn build(name: &str, config: &Config, resolved: &Resolved, keep: &Keep, at: &Scope<'_>) -> Option<Servers> {
+/// Finds the seats, or reports why not.
+pub(super) fn build(config: &Config, resolved: &Resolved, at: &Scope<'_>) -> Option<Servers> {
     let addresses = config.at_servers(at, |at| addresses(config, at))?;
     let mut seats = Seats { config, regular: Vec::new(), spare: Vec::new(), last_good: Vec::new() };
     let mut all_found = true;
@@ -43,7 +32,7 @@ pub(super) fn build(name: &str, config: &Config, resolved: &Resolved, keep: &Kee
             config.at_servers(at, |at| config.at_address(at, index, |at| seats.add(server, address, resolved, at)));
         all_found &= seated.is_some();
     }
-    all_found.then(|| seats.finish(name, keep))
+    all_found.then(|| seats.finish())
 }
 
 /// The addresses of the servers, if nothing is wrong with any of them.
@@ -96,8 +85,7 @@ impl Seats<'_> {
             ServerAddress::Unix(path) => {
                 let template = PeerTemplate::unix(path, settings.timeouts, settings.keepalive)
                     .expect("the path was checked when the address was read");
-                let weight = server.settings.weight;
-                self.regular.push(Seat { label: address.to_string(), weight, authority, template });
+                self.regular.push(seat(server, address.to_string(), authority, template));
             }
             ServerAddress::Name(name, port) => {
                 let answer = resolved.get(name);
@@ -117,34 +105,47 @@ impl Seats<'_> {
 
     fn add_tcp(&mut self, server: &Server, address: SocketAddr, authority: HeaderValue, spare: bool) {
         let settings = &self.config.settings;
-        let label = address.to_string();
-        let weight = if spare { 0 } else { server.settings.weight };
         // A spare of a server that takes no requests takes none either.
         if spare && server.settings.weight == 0 {
             return;
         }
+        let template = PeerTemplate::tcp(address, settings.timeouts, settings.keepalive);
+        let mut new = seat(server, address.to_string(), authority, template);
+        if spare {
+            (new.spare, new.weight) = (true, 0);
+        }
         let seats = if spare { &mut self.spare } else { &mut self.regular };
         // Two names for one server make one backend with both weights, unless it is to be told which name was meant.
-        let same =
-            |seat: &&mut Seat| seat.label == label && (settings.host != Host::Backend || seat.authority == authority);
-        if let Some(seat) = seats.iter_mut().find(same) {
-            seat.weight = seat.weight.saturating_add(weight);
-            return;
+        let same = |seat: &&mut Seat| {
+            seat.label == new.label && (settings.host != Host::Backend || seat.authority == new.authority)
+        };
+        match seats.iter_mut().find(same) {
+            Some(seat) => seat.weight = seat.weight.saturating_add(new.weight),
+            None => seats.push(new),
         }
-        let template = PeerTemplate::tcp(address, settings.timeouts, settings.keepalive);
-        seats.push(Seat { label, weight, authority, template });
     }
 
-    fn finish(mut self, name: &str, keep: &Keep) -> Servers {
-        let regular = self.regular.len();
+    fn finish(mut self) -> Servers {
         self.spare.retain(|spare| {
             self.regular.iter().all(|seat| (&seat.label, &seat.authority) != (&spare.label, &spare.authority))
         });
-        let seats = self.regular.into_iter().chain(self.spare);
-        let backends: Vec<_> = seats
-            .map(|seat| Backend::new(name, &seat.label, seat.weight, seat.authority, seat.template, keep))
-            .collect();
-        Servers { spares: (regular..backends.len()).collect(), backends, last_good: self.last_good }
+        self.regular.append(&mut self.spare);
+        Servers { seats: self.regular, last_good: self.last_good }
+    }
+}
+
+/// The seat of a server at one address.
+fn seat(server: &Server, label: String, authority: HeaderValue, template: PeerTemplate) -> Seat {
+    let settings = &server.settings;
+    Seat {
+        label,
+        weight: settings.weight,
+        tier: settings.tier(),
+        zone: settings.zone.as_deref().map(Arc::from),
+        drains: settings.drain,
+        spare: false,
+        authority,
+        template,
     }
 }
 

@@ -5,11 +5,13 @@ pub mod round_robin;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use crate::diag::Scope;
 use policy::{Members, Policy};
 
 /// Makes of the list the enum of the document, in which a policy is its name alone or its name with options
@@ -29,6 +31,20 @@ macro_rules! policies {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Self::$variant(_) => stringify!($module),)+
+                }
+            }
+
+            /// Reports what cannot work.
+            pub fn check(&self, at: &Scope<'_>) {
+                match self {
+                    $(Self::$variant(config) => config.check(&at.key(stringify!($module))),)+
+                }
+            }
+
+            /// How long a backend that comes back takes to get its full share; zero: it gets it at once.
+            pub fn slow_start(&self) -> Duration {
+                match self {
+                    $(Self::$variant(config) => config.slow_start(),)+
                 }
             }
 

@@ -7,14 +7,15 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::policy::{Members, Policy, Tried};
+use super::policy::{Ask, Members, Passed, Policy};
+use crate::diag::Scope;
 
 /// The most turns in a period, unless there are more backends. Weights that need more (after division by what they
 /// have in common) are rounded to parts of this many, and a share below one part is raised to one.
@@ -27,18 +28,22 @@ const MAX_PERIOD: u64 = 65_536;
 pub struct Config {}
 
 impl Config {
-    /// Lays out the turns. The position is kept over a reload when neither the backends nor their weights changed;
-    /// else it begins anywhere, so that a fleet of gateways does not begin with the same backend.
+    /// Lays out the turns. The position is kept over reloads and whenever the members change; the first begins anywhere,
+    /// so that a fleet of gateways does not begin with the same backend.
     pub fn build(self, members: &Members<'_>) -> RoundRobin {
-        let weights: Box<[u32]> = members.backends.iter().map(|backend| backend.weight()).collect();
+        let weights: Box<[u32]> = members.members.iter().map(|member| member.weight).collect();
         let turns = turns(&parts(&weights));
-        let mut hasher = DefaultHasher::new();
-        for backend in members.backends {
-            (backend.label(), backend.weight()).hash(&mut hasher);
-        }
-        let key = format!("{}\n{:016x}", members.upstream, hasher.finish());
-        let position = members.keep.get_or(&key, || Position(AtomicUsize::new(fastrand::usize(..turns.len().max(1)))));
+        let position =
+            members.keep.get_or(members.upstream, || Position(AtomicUsize::new(fastrand::usize(..turns.len().max(1)))));
         RoundRobin { turns, weights, position }
+    }
+
+    /// Checks the options.
+    pub fn check(self, _: &Scope<'_>) {}
+
+    /// How long a backend that comes back takes to get its full share.
+    pub fn slow_start(self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -55,18 +60,22 @@ pub struct RoundRobin {
 struct Position(AtomicUsize);
 
 impl Policy for RoundRobin {
-    fn pick(&self, tried: &Tried) -> Option<usize> {
-        if !tried.is_empty() {
-            return self.draw(tried);
+    fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
+        if !ask.passed.is_empty() {
+            return self.draw(ask.passed);
         }
         let position = self.position.0.fetch_add(1, Relaxed).checked_rem(self.turns.len())?;
         Some(self.turns[position] as usize)
+    }
+
+    fn why(&self, _: usize, _: &Ask<'_>) -> String {
+        "by turns".to_owned()
     }
 }
 
 impl RoundRobin {
     /// One of those not tried yet, by weight.
-    fn draw(&self, tried: &Tried) -> Option<usize> {
+    fn draw(&self, tried: &Passed) -> Option<usize> {
         let left = || self.weights.iter().enumerate().filter(|(backend, _)| !tried.contains(*backend));
         let sum: u64 = left().map(|(_, &weight)| u64::from(weight)).sum();
         if sum == 0 {
@@ -168,6 +177,20 @@ mod tests {
         }
     }
 
+    fn pick(robin: &RoundRobin, passed: &Passed) -> Option<usize> {
+        let request = pingora::http::RequestHeader::build("GET", b"/", None).unwrap();
+        let exchange = crate::exchange::Exchange::new();
+        let facts = crate::exchange::Facts {
+            request: &request,
+            exchange: &exchange,
+            response: None,
+            route: "",
+            upstream: "",
+            backend: "",
+        };
+        robin.pick(&Ask { facts: &facts, now: 0, passed })
+    }
+
     fn letters(weights: &[u32]) -> String {
         turns(&parts(weights)).iter().map(|&backend| char::from(b'a' + backend as u8)).collect()
     }
@@ -196,7 +219,7 @@ mod tests {
             robin.position.0.store(begin, Relaxed);
             let mut counts = [0; 3];
             for _ in 0..7 {
-                counts[robin.pick(&Tried::new()).unwrap()] += 1;
+                counts[pick(&robin, &Passed::new()).unwrap()] += 1;
             }
             assert_eq!(counts, [5, 1, 1]);
         }
@@ -232,7 +255,7 @@ mod tests {
             let picks = || {
                 let mut counts = [0_u32; 5];
                 for _ in 0..25_000 {
-                    counts[robin.pick(&Tried::new()).unwrap()] += 1;
+                    counts[pick(&robin, &Passed::new()).unwrap()] += 1;
                 }
                 counts
             };
@@ -251,8 +274,8 @@ mod tests {
     fn no_backend_is_tried_twice_while_another_is_left() {
         let robin = robin(&[5, 1, 0, 1]);
         for _ in 0..200 {
-            let mut tried = Tried::new();
-            while let Some(backend) = robin.pick(&tried) {
+            let mut tried = Passed::new();
+            while let Some(backend) = pick(&robin, &tried) {
                 assert!(!tried.contains(backend) && backend != 2);
                 tried.insert(backend);
             }
@@ -264,11 +287,11 @@ mod tests {
     fn the_load_of_a_backend_that_is_down_is_shared_by_weight() {
         fastrand::seed(7);
         let robin = robin(&[1, 1, 3, 1]);
-        let mut tried = Tried::new();
+        let mut tried = Passed::new();
         tried.insert(0);
         let mut counts = [0_u32; 4];
         for _ in 0..50_000 {
-            counts[robin.pick(&tried).unwrap()] += 1;
+            counts[pick(&robin, &tried).unwrap()] += 1;
         }
         for (count, share) in counts.into_iter().zip([0, 10_000, 30_000, 10_000]) {
             assert!(count.abs_diff(share) <= share / 50, "{counts:?}");

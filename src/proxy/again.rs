@@ -1,0 +1,107 @@
+//! Whether a request is tried again, and at which backend.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource};
+
+use super::Ctx;
+use super::ctx::Next;
+use super::forward;
+use crate::upstream::retry::Cause;
+use crate::upstream::{Outcome, Tried};
+
+/// How long the only backend of an upstream is left alone before it gets another try; twice as long with each.
+const PAUSE: Duration = Duration::from_millis(25);
+
+/// Whether only a kept connection turned out to be dead, for a request that may be repeated (RFC 9110 9.2.2), with a body
+/// that is still at hand.
+pub(super) fn died_unseen(session: &Session, error: &mut Error, reused: bool) -> bool {
+    if !is_repeatable(session) {
+        return false;
+    }
+    error.retry.decide_reuse(reused);
+    reused && error.retry()
+}
+
+fn is_repeatable(session: &Session) -> bool {
+    session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated()
+}
+
+/// A response whose status may ask for another try; true: one follows, and the client does not get this response.
+pub(super) fn by_status(session: &Session, ctx: &mut Ctx, status: StatusCode) -> bool {
+    let cause = Cause::Status(status.as_u16());
+    // Looked up first: hardly any response has such a status.
+    let Some(upstream) = &ctx.upstream else { return false };
+    if !forward::retry(ctx, upstream).allows(cause, ctx.failed_tries + 1, None) {
+        return false;
+    }
+    let tried = ctx.tried.clone();
+    if let Some(attempt) = &ctx.attempt {
+        ctx.tried.insert(attempt.lease.backend());
+    }
+    ctx.failed_tries += 1;
+    let again = try_again(session, ctx, cause);
+    if again {
+        end_try(ctx);
+    } else {
+        ctx.tried = tried;
+    }
+    again
+}
+
+/// The try that is under way has failed: so counters, health and the next choice learn of it.
+pub(super) fn fail_try(ctx: &mut Ctx, outcome: Outcome) {
+    ctx.failed_tries += 1;
+    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) {
+        ctx.tried.insert(attempt.lease.backend());
+        upstream.learn(attempt.lease.backend(), outcome, attempt.began.elapsed());
+    }
+    end_try(ctx);
+}
+
+/// A response broke off after the client got its head.
+pub(super) fn learn_break(ctx: &Ctx, error: &Error) {
+    if let (Some(upstream), Some(attempt), ErrorSource::Upstream) = (&ctx.upstream, &ctx.attempt, error.esource()) {
+        let outcome = if Cause::of(error) == Cause::Timeout { Outcome::Timeout } else { Outcome::Reset };
+        upstream.learn(attempt.lease.backend(), outcome, attempt.began.elapsed());
+    }
+}
+
+pub(super) fn end_try(ctx: &mut Ctx) {
+    if let Some(attempt) = &mut ctx.attempt {
+        attempt.lease.end();
+    }
+}
+
+/// Whether another try follows upon a failure; then its place is taken.
+pub(super) fn try_again(session: &Session, ctx: &mut Ctx, cause: Cause) -> bool {
+    let Some(upstream) = &ctx.upstream else { return false };
+    let retry = forward::retry(ctx, upstream);
+    let remaining = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let at_hand = !session.as_ref().retry_buffer_truncated();
+    let safe = cause == Cause::Connect || at_hand && (retry.repeats_all() || is_repeatable(session));
+    safe && retry.allows(cause, ctx.failed_tries, remaining) && reserve(session, ctx, cause)
+}
+
+/// Takes a place for the next try: at a backend that was not tried, or, where none is left, at one that was.
+pub(super) fn reserve(session: &Session, ctx: &mut Ctx, cause: Cause) -> bool {
+    let Some(upstream) = &ctx.upstream else { return false };
+    let facts = ctx.facts(session.req_header(), None);
+    let now = Instant::now();
+    let next = match upstream.pick(&facts, &ctx.tried, now) {
+        Ok(lease) => Ok(Next { lease, pause: Duration::ZERO }),
+        Err(_) if cause.may_pass() => {
+            let pause = PAUSE * 2_u32.pow(ctx.failed_tries.clamp(1, 4) - 1);
+            upstream.pick(&facts, &Tried::new(), now).map(|lease| Next { lease, pause })
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let Ok(next) = next else { return false };
+    if let Some(attempt) = &ctx.attempt {
+        attempt.lease.backend().stats().retries.inc();
+    }
+    ctx.next = Some(next);
+    true
+}

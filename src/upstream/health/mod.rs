@@ -1,0 +1,3 @@
+//! Who is well.
+
+pub mod state;
