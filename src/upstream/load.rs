@@ -18,6 +18,12 @@ impl Load {
         self.inflight.fetch_add(1, Relaxed) + 1
     }
 
+    /// Counts a request that begins, unless `most` are under way already.
+    pub fn try_begin(&self, most: u32) -> bool {
+        let next = |inflight| (inflight < most).then_some(inflight + 1);
+        self.inflight.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+
     /// Counts a request that has ended.
     pub fn end(&self) {
         self.inflight.fetch_sub(1, Relaxed);

@@ -27,6 +27,7 @@ mod view;
 pub use address::looks_like_address;
 pub use backend::{Backend, Lease, Seat, Tried};
 pub use config::Config;
+pub use limits::{Held, Limits};
 pub use outcome::Outcome;
 pub use refusal::Refusal;
 pub use resolve::{Resolved, Resolver};
@@ -45,9 +46,12 @@ use tokio::task::AbortHandle;
 use crate::diag::Scope;
 use crate::exchange::Facts;
 use crate::keep::Keep;
+use crate::observe::UpstreamStats;
 use crate::units::Percent;
 use clock::Micros;
 use config::Host;
+use limits::Gate;
+use limits::budget::{Budget, RetryPermit};
 use resolve::LastGood;
 use retry::Retry;
 use view::{Rules, View};
@@ -62,6 +66,9 @@ pub struct Upstream {
     news: Arc<News>,
     keep: Arc<Keep>,
     retry: Retry,
+    budget: Arc<Budget>,
+    limits: Option<Limits>,
+    stats: Arc<UpstreamStats>,
     host: HostField,
     keep_server_headers: bool,
     learns_latency: bool,
@@ -95,6 +102,7 @@ impl Upstream {
         settings.balance.check(&at.key("balance"));
         let retry = settings.retry.build(&at.key("retry"));
         let host = host_field(&settings.host, &at.key("host"));
+        let of_servers = config.check_limits(at);
         let servers = servers::build(config, resolved, at)?;
         let name: Arc<str> = name.into();
         let rules = Rules {
@@ -103,7 +111,8 @@ impl Upstream {
             panic: Percent::default(),
             zone: settings.zone.clone(),
         };
-        let backends = backends(&name, servers.seats, keep);
+        let limits = Limits::build(&name, &settings.limits, of_servers, keep);
+        let backends = backends(&name, servers.seats, limits.as_ref().map(Limits::gate), keep);
         let view = View::make(&backends, &rules, keep, clock::now());
         Some(Self {
             learns_latency: rules.balance.name() == "peak_ewma",
@@ -112,13 +121,16 @@ impl Upstream {
             writer: Mutex::new(()),
             news: keep.get_or(&name, || News(watch::Sender::new(()))),
             keep: Arc::clone(keep),
-            name,
             retry: retry?,
+            budget: keep.get_or(&name, Budget::default),
+            limits,
+            stats: keep.get_or(&name, UpstreamStats::default),
             host: host?,
             keep_server_headers: settings.keep_server_headers,
             total: settings.timeouts.total.0,
             tunnel: settings.timeouts.tunnel.0,
             tasks: Mutex::default(),
+            name,
             _last_good: servers.last_good.into(),
         })
     }
@@ -141,6 +153,26 @@ impl Upstream {
     /// When a request is tried again, unless its route says otherwise.
     pub fn retry(&self) -> &Retry {
         &self.retry
+    }
+
+    /// Leave for one more retry, if not too many are under way: at most this share of all requests.
+    pub fn take_retry(&self, share: Percent) -> Option<RetryPermit> {
+        let live = || self.current.load().backends.iter().map(|backend| backend.state().inflight()).sum();
+        let permit = self.budget.try_take(share, live);
+        if permit.is_none() {
+            self.stats.retries_refused.inc();
+        }
+        permit
+    }
+
+    /// How much it takes at once; `None`: any amount.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.limits.as_ref()
+    }
+
+    /// What is counted of it, over reloads.
+    pub fn stats(&self) -> &UpstreamStats {
+        &self.stats
     }
 
     /// How long a request may take in all.
@@ -182,6 +214,9 @@ impl Upstream {
             let latency = if outcome.is_good() { took } else { took + outcome::PENALTY };
             backend.state().load.observe(latency, clock::now());
         }
+        if let Some(limits) = &self.limits {
+            limits.learn(outcome.is_gateway_failure(), took);
+        }
     }
 
     /// The `Host` field for a request to this backend; `None`: the client's own.
@@ -197,7 +232,8 @@ impl Upstream {
     /// where they are. For a thread that serves no requests.
     pub fn update(&self, seats: Vec<Seat>) {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.publish(backends(&self.name, seats, &self.keep), clock::now());
+        let gate = self.limits.as_ref().map(Limits::gate);
+        self.publish(backends(&self.name, seats, gate, &self.keep), clock::now());
     }
 
     /// Looks at the health of its backends anew; tells when that must be done again at the latest. For a thread that serves
@@ -211,6 +247,10 @@ impl Upstream {
         let view = View::make(&backends, &self.rules, &self.keep, now);
         let expires = view.expires;
         self.current.store(Arc::new(Current { backends, view }));
+        if let Some(limits) = &self.limits {
+            // Who waits for a place may find one at a backend that is new, or well again.
+            limits.gate().freed();
+        }
         expires
     }
 
@@ -240,8 +280,8 @@ impl Drop for Upstream {
     }
 }
 
-fn backends(upstream: &str, seats: Vec<Seat>, keep: &Keep) -> Arc<[Arc<Backend>]> {
-    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, keep))).collect()
+fn backends(upstream: &str, seats: Vec<Seat>, gate: Option<&Arc<Gate>>, keep: &Keep) -> Arc<[Arc<Backend>]> {
+    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, gate, keep))).collect()
 }
 
 /// Makes the view anew whenever something has changed, or time has made it out of date.

@@ -20,13 +20,19 @@ impl Budget {
     /// The share when none is written.
     pub const SHARE: Percent = Percent::new(50);
 
-    /// Leave for one more retry, if they are less than `share` of the `live` requests.
-    pub fn try_take(self: &Arc<Self>, share: Percent, live: u32) -> Option<RetryPermit> {
-        let most = u32::try_from(share.of(live.into())).unwrap_or(u32::MAX).max(Self::FLOOR);
+    /// Leave for one more retry, if there are less than `share` of the `live` requests. Those are counted only when it
+    /// comes to that.
+    pub fn try_take(self: &Arc<Self>, share: Percent, live: impl FnOnce() -> u32) -> Option<RetryPermit> {
+        let few = self.under_way.load(Relaxed) < Self::FLOOR;
+        let most = if few { Self::FLOOR } else { share_of(share, live()).max(Self::FLOOR) };
         let next = |under_way| (under_way < most).then_some(under_way + 1);
         self.under_way.fetch_update(Relaxed, Relaxed, next).ok()?;
         Some(RetryPermit(Arc::clone(self)))
     }
+}
+
+fn share_of(share: Percent, live: u32) -> u32 {
+    u32::try_from(share.of(live.into())).unwrap_or(u32::MAX)
 }
 
 /// Leave for one retry, given back when dropped.
@@ -57,7 +63,7 @@ mod tests {
         ] {
             let budget = Arc::new(Budget::default());
             let permits: Vec<_> =
-                std::iter::from_fn(|| budget.try_take(Percent::new(percent), live)).take(2000).collect();
+                std::iter::from_fn(|| budget.try_take(Percent::new(percent), || live)).take(2000).collect();
             assert_eq!(permits.len(), most, "{percent}% of {live}");
         }
     }
@@ -65,7 +71,7 @@ mod tests {
     #[test]
     fn what_is_given_back_can_be_taken_again() {
         let budget = Arc::new(Budget::default());
-        let take = || budget.try_take(Budget::SHARE, 0);
+        let take = || budget.try_take(Budget::SHARE, || 0);
         let mut permits: Vec<_> = std::iter::from_fn(take).collect();
         assert!(take().is_none());
         permits.pop();

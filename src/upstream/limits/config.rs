@@ -81,6 +81,33 @@ impl Config {
     }
 }
 
+/// How much one server takes at once; `None`: any amount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfServer {
+    /// Requests under way.
+    pub requests: Option<u32>,
+    /// Open connections.
+    pub connections: Option<u32>,
+}
+
+impl OfServer {
+    /// The limits of a server that has its own, of which each goes before that of the upstream.
+    pub fn of(upstream: &Config, own: Self) -> Self {
+        Self {
+            requests: own.requests.or(upstream.server_requests),
+            connections: own.connections.or(upstream.connections),
+        }
+    }
+
+    /// How many requests may be under way: each has a connection to itself, so that those are limited by it, too.
+    pub fn most(self) -> Option<u32> {
+        match (self.requests, self.connections) {
+            (Some(requests), Some(connections)) => Some(requests.min(connections)),
+            (requests, connections) => requests.or(connections),
+        }
+    }
+}
+
 /// Reports a limit that lets nothing through.
 pub fn check_limit(limit: Option<u32>, at: &Scope<'_>) {
     if limit == Some(0) {

@@ -2,7 +2,8 @@
 //! fails, a limit that learns, and a budget of retries.
 //!
 //! [`Limits`] is what an upstream has whose document sets any of this; one without touches nothing here. A request asks
-//! [`Limits::enter`] before its first try, carries what it got in [`Held`], and says with [`Limits::settle`] how it went.
+//! [`Limits::enter`] before its first try, and may [`Limits::wait`]; it carries what it got in [`Held`], and says with
+//! [`Limits::settle`] how it went.
 
 pub mod adaptive;
 pub mod budget;
@@ -21,7 +22,7 @@ use crate::upstream::clock::{self, Micros};
 use crate::upstream::refusal::Refusal;
 use adaptive::Adaptive;
 use circuit::{Change, Circuit, Probe};
-pub use config::Config;
+pub use config::{Config, OfServer, check_limit};
 use queue::Queue;
 
 /// What an upstream takes at once.
@@ -97,29 +98,31 @@ impl Limits {
         Ok(())
     }
 
-    /// Takes a place at the upstream, and with `pick` one at a server. When either is full, waits for it in the queue, at
-    /// most until `end`.
-    pub async fn enter<T>(
+    /// Takes a place at the upstream, and with `pick` one at a server, if both are free and nobody waits for them.
+    pub fn enter<T>(&self, held: &mut Held, pick: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        if self.has_queue() && !self.gate.queue.is_empty() {
+            return Err(Refusal::Full);
+        }
+        self.take(held, pick)
+    }
+
+    /// Waits in the queue for both, at most until `end`.
+    pub async fn wait<T>(
         &self,
         held: &mut Held,
         end: Option<Instant>,
         mut pick: impl FnMut() -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let mut attempt = || {
-            if held.turn.is_none() {
-                held.turn = self.take_turn()?;
-            }
-            pick()
-        };
-        if self.gate.queue.is_empty() || !self.has_queue() {
-            match attempt() {
-                Err(Refusal::Full) if self.has_queue() => {}
-                settled => return settled,
-            }
-        }
         let patient = Instant::now() + self.patience;
         let until = end.map_or(patient, |end| end.min(patient));
-        self.gate.queue.wait(self.places, until, attempt).await
+        self.gate.queue.wait(self.places, until, || self.take(held, &mut pick)).await
+    }
+
+    fn take<T>(&self, held: &mut Held, pick: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        if held.turn.is_none() {
+            held.turn = self.take_turn()?;
+        }
+        pick()
     }
 
     /// A place at the upstream; `None`: it needs none.
@@ -135,8 +138,9 @@ impl Limits {
     }
 
     /// Learns how long a try took to its answer, or to its failure.
-    pub fn learn(&self, is_failure: bool, took: Duration, now: Micros) {
+    pub fn learn(&self, is_failure: bool, took: Duration) {
         let Some((adaptive, config)) = &self.adaptive else { return };
+        let now = clock::now();
         let in_flight = self.gate.in_flight.load(Relaxed);
         let took = clock::micros(took);
         if is_failure {
@@ -147,8 +151,13 @@ impl Limits {
     }
 
     /// Notes how a request went in the end, when all tries were made.
-    pub fn settle(&self, held: &mut Held, is_failure: bool, now: Micros) {
+    pub fn settle(&self, held: &mut Held, is_failure: bool) {
+        self.settle_at(held, is_failure, clock::now);
+    }
+
+    fn settle_at(&self, held: &mut Held, is_failure: bool, now: impl FnOnce() -> Micros) {
         let Some((circuit, rules)) = &self.circuit else { return };
+        let now = now();
         match circuit.record(held.probe.take(), !is_failure, rules, now) {
             None => {}
             Some(Change::Opened) => tracing::warn!(
@@ -211,7 +220,19 @@ mod tests {
     /// A request that finds every server free.
     async fn enter(limits: &Limits) -> Result<Held, Refusal> {
         let mut held = Held::default();
-        limits.enter(&mut held, None, || Ok(())).await.map(|()| held)
+        enter_by(limits, &mut held, None, || Ok(())).await.map(|()| held)
+    }
+
+    async fn enter_by<T>(
+        limits: &Limits,
+        held: &mut Held,
+        end: Option<Instant>,
+        mut pick: impl FnMut() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        match limits.enter(held, &mut pick) {
+            Err(Refusal::Full) if limits.has_queue() => limits.wait(held, end, pick).await,
+            settled => settled,
+        }
     }
 
     #[test]
@@ -252,7 +273,7 @@ mod tests {
         assert_eq!(enter(&limits).await.unwrap_err(), Refusal::QueueTimeout);
         assert_eq!(began.elapsed(), Duration::from_secs(3));
         let until = Instant::now() + Duration::from_secs(1);
-        let late = limits.enter(&mut Held::default(), Some(until), || Ok(())).await;
+        let late = enter_by(&limits, &mut Held::default(), Some(until), || Ok(())).await;
         assert_eq!((late, Instant::now()), (Err(Refusal::QueueTimeout), until));
         let waiting = tokio::spawn({
             let limits = Arc::clone(&limits);
@@ -270,7 +291,7 @@ mod tests {
         let free = Cell::new(false);
         let mut held = Held::default();
         let pick = || if free.get() { Ok("a") } else { Err(Refusal::Full) };
-        let waits = limits.enter(&mut held, None, pick);
+        let waits = enter_by(&limits, &mut held, None, pick);
         let frees = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
             free.set(true);
@@ -306,7 +327,7 @@ mod tests {
     async fn a_retry_needs_no_further_place_at_the_upstream() {
         let limits = limits("{ requests: 1 }");
         let mut held = enter(&limits).await.unwrap();
-        assert_eq!(limits.enter(&mut held, None, || Ok(())).await, Ok(()));
+        assert_eq!(limits.enter(&mut held, || Ok(())), Ok(()));
         assert_eq!(limits.gate.in_flight.load(Relaxed), 1);
         drop(held);
         assert_eq!(limits.gate.in_flight.load(Relaxed), 0);
@@ -347,12 +368,12 @@ mod tests {
             limits.admit(&mut held, now).map(|()| held)
         };
         for _ in 0..2 {
-            limits.settle(&mut admit(100 * SECOND).unwrap(), true, 100 * SECOND);
+            limits.settle_at(&mut admit(100 * SECOND).unwrap(), true, || 100 * SECOND);
         }
         assert_eq!(admit(101 * SECOND).unwrap_err(), Refusal::CircuitOpen);
         assert_eq!(limits.retry_after(Refusal::CircuitOpen, 101 * SECOND), Some(4));
         let mut probe = admit(106 * SECOND).unwrap();
-        limits.settle(&mut probe, false, 106 * SECOND);
+        limits.settle_at(&mut probe, false, || 106 * SECOND);
         assert!(admit(106 * SECOND).is_ok());
     }
 
