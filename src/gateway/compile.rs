@@ -103,6 +103,8 @@ fn resolve(config: &Config, environment: &Environment<'_>) -> Resolved {
         let routes = site.routes.iter().flatten();
         let in_place = routes.clone().filter_map(|route| route.proxy.as_ref()).chain(&site.proxy);
         in_place.filter_map(route::target::ProxyConfig::in_place).for_each(|upstream| note(&upstream));
+        let mirrors = routes.clone().filter_map(|route| route.mirror.as_ref()?.in_place());
+        mirrors.for_each(|upstream| note(&upstream));
         let splits = routes.filter_map(|route| route.split.as_ref()).chain(&site.split);
         splits.flat_map(route::target::SplitConfig::in_place).for_each(|upstream| note(&upstream));
     }

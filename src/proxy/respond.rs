@@ -12,7 +12,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
-use super::{again, forward, framing};
+use super::{again, forward, framing, queue};
 use crate::action::error_pages;
 use crate::forwarded;
 use crate::reply::Reply;
@@ -55,6 +55,7 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
     if let Some(attempt) = &mut ctx.attempt {
         attempt.answered = true;
     }
+    queue::settle(Outcome::Status(head.status.as_u16()), ctx);
     // Whatever went wrong before, this try went well.
     ctx.exchange.failure = None;
     Ok(())
@@ -62,14 +63,14 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
 
 /// A backend has answered: counts it, and lets its upstream learn.
 fn learn(status: StatusCode, ctx: &mut Ctx) {
-    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &mut ctx.attempt) else { return };
     let now = Instant::now();
     ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
     let took = now.duration_since(attempt.began);
     let backend = attempt.lease.backend();
     backend.stats().first_byte.observe(took);
     backend.stats().requests.count(status.as_u16());
-    upstream.learn(backend, Outcome::Status(status.as_u16()), took);
+    attempt.failed = upstream.learn(backend, Outcome::Status(status.as_u16()), took);
 }
 
 /// What the client gets.

@@ -11,6 +11,8 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::balance;
 use super::discover;
+use super::health;
+use super::limits::{self, OfServer};
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
 use super::server::{self, Server};
@@ -53,8 +55,12 @@ pub struct Settings {
     pub balance: balance::Config,
     /// Which servers are preferred for being near.
     pub zone: Option<Zone>,
+    /// How the gateway learns which servers are well.
+    pub health: health::config::Config,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
+    /// How much the upstream and its servers take at once, and what becomes of the requests above that.
+    pub limits: limits::Config,
     /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as
     /// written here (a Unix socket's is `localhost`); or a text to send as it is, as in `app.internal`. Default: `keep`.
     pub host: Host,
@@ -110,6 +116,17 @@ impl Config {
     /// The host names of the servers, in lower case, to be resolved before [`super::Upstream::build`].
     pub fn names(&self) -> Vec<String> {
         server::names(&self.settings.servers).collect()
+    }
+
+    /// Reports what is wrong with its limits. Whether some server has, or may come to have, limits of its own.
+    pub(super) fn check_limits(&self, at: &Scope<'_>) -> bool {
+        let settings = &self.settings;
+        let told = settings.discover.as_ref().is_some_and(discover::Config::tells_limits);
+        let listed = settings.servers.iter().any(|server| server.settings.limits() != OfServer::default());
+        // Without a queue, a server minds its own limits by itself.
+        let of_servers = listed || told && settings.limits.queue > 0;
+        settings.limits.check(of_servers, &at.key("limits"));
+        of_servers
     }
 
     /// Calls `act` with the place of the list of servers.

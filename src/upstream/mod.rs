@@ -16,6 +16,7 @@ pub mod config;
 pub mod discover;
 pub mod health;
 pub mod last_good;
+pub mod limits;
 pub mod load;
 pub mod outcome;
 pub mod peer;
@@ -29,6 +30,7 @@ mod view;
 pub use address::looks_like_address;
 pub use backend::{Backend, Lease, Seat, Tried};
 pub use config::Config;
+pub use limits::{Held, Limits};
 pub use outcome::Outcome;
 pub use refusal::Refusal;
 pub use resolve::{Resolved, Resolver};
@@ -46,10 +48,18 @@ use tokio::task::AbortHandle;
 
 use crate::diag::Scope;
 use crate::exchange::Facts;
+use crate::http_client::HttpClient;
 use crate::keep::Keep;
+use crate::observe::UpstreamStats;
 use crate::units::Percent;
 use clock::Micros;
 use config::Host;
+use health::active::Checks;
+use health::passive::Ejector;
+use health::rounds::{Rounds, Watched};
+use health::state::{Change, Health, Start};
+use limits::Gate;
+use limits::budget::{Budget, RetryPermit};
 use retry::Retry;
 use servers::Servers;
 use view::{Rules, View};
@@ -64,9 +74,18 @@ pub struct Upstream {
     news: Arc<News>,
     keep: Arc<Keep>,
     retry: Retry,
+    budget: Arc<Budget>,
+    limits: Option<Limits>,
+    stats: Arc<UpstreamStats>,
     host: HostField,
     keep_server_headers: bool,
     learns_latency: bool,
+    /// What a backend that nothing is known of counts as.
+    start_as: Start,
+    /// Asks the backends how they are, of the gateway's own accord.
+    checks: Option<(Arc<Checks>, Arc<HttpClient>)>,
+    /// Leaves those out at which requests fail.
+    ejector: Option<Ejector>,
     total: Duration,
     tunnel: Duration,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -96,15 +115,22 @@ impl Upstream {
         settings.balance.check(&at.key("balance"));
         let retry = settings.retry.build(&at.key("retry"));
         let host = host_field(&settings.host, &at.key("host"));
+        let health_at = at.key("health");
+        let has_socket = settings.servers.iter().any(|server| server.settings.address.starts_with("unix:"));
+        let checks = settings.health.active.as_ref().map(|active| active.build(has_socket, &health_at.key("active")));
+        let ejection = settings.health.passive.build(&health_at.key("passive"));
+        let of_servers = config.check_limits(at);
         let servers = Servers::build(name, config, resolved, keep, at)?;
         let name: Arc<str> = name.into();
         let rules = Rules {
             name: Arc::clone(&name),
             balance: settings.balance.clone(),
-            panic: Percent::default(),
+            panic: settings.health.panic,
             zone: settings.zone.clone(),
         };
-        let backends = backends(&name, servers.seats(), keep);
+        let start_as = settings.health.start();
+        let limits = Limits::build(&name, &settings.limits, of_servers, keep);
+        let backends = backends(&name, servers.seats(), start_as, limits.as_ref().map(Limits::gate), keep);
         let view = View::make(&backends, &rules, keep, clock::now());
         Some(Self {
             learns_latency: rules.balance.name() == "peak_ewma",
@@ -113,13 +139,22 @@ impl Upstream {
             writer: Mutex::new(()),
             news: keep.get_or(&name, || News(watch::Sender::new(()))),
             keep: Arc::clone(keep),
-            name,
             retry: retry?,
+            budget: keep.get_or(&name, Budget::default),
+            limits,
+            stats: keep.get_or(&name, UpstreamStats::default),
             host: host?,
             keep_server_headers: settings.keep_server_headers,
+            start_as,
+            checks: match checks {
+                Some(checks) => Some((Arc::new(checks?), keep.get_or("", HttpClient::new))),
+                None => None,
+            },
+            ejector: ejection.map(Ejector::new),
             total: settings.timeouts.total.0,
             tunnel: settings.timeouts.tunnel.0,
             tasks: Mutex::default(),
+            name,
             servers,
         })
     }
@@ -142,6 +177,26 @@ impl Upstream {
     /// When a request is tried again, unless its route says otherwise.
     pub fn retry(&self) -> &Retry {
         &self.retry
+    }
+
+    /// Leave for one more retry, if not too many are under way: at most this share of all requests.
+    pub fn take_retry(&self, share: Percent) -> Option<RetryPermit> {
+        let live = || self.current.load().backends.iter().map(|backend| backend.state().inflight()).sum();
+        let permit = self.budget.try_take(share, live);
+        if permit.is_none() {
+            self.stats.retries_refused.inc();
+        }
+        permit
+    }
+
+    /// How much it takes at once; `None`: any amount.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.limits.as_ref()
+    }
+
+    /// What is counted of it, over reloads.
+    pub fn stats(&self) -> &UpstreamStats {
+        &self.stats
     }
 
     /// How long a request may take in all.
@@ -177,12 +232,45 @@ impl Upstream {
         self.current.load().view.explain(facts, clock::now())
     }
 
-    /// Learns how a try went that began `took` ago.
-    pub fn learn(&self, backend: &Backend, outcome: Outcome, took: Duration) {
+    /// Learns how a try went that began `took` ago. True: it counts against the backend. That it went well is believed
+    /// only once all of it is over: see [`Upstream::went_well`].
+    pub fn learn(&self, backend: &Backend, outcome: Outcome, took: Duration) -> bool {
         if self.learns_latency {
             let latency = if outcome.is_good() { took } else { took + outcome::PENALTY };
             backend.state().load.observe(latency, clock::now());
         }
+        if let Some(limits) = &self.limits {
+            limits.learn(outcome.is_gateway_failure(), took);
+        }
+        let Some(ejector) = self.ejector.as_ref().filter(|ejector| ejector.is_failure(outcome)) else { return false };
+        if let Some(change) = ejector.fail(backend, &self.current.load().backends, clock::now()) {
+            backend.stats().ejections.inc();
+            self.tell(backend, change, &outcome);
+        }
+        true
+    }
+
+    /// Learns that a try went well from its beginning to its end.
+    pub fn went_well(&self, backend: &Backend) {
+        if let Some(ejector) = &self.ejector {
+            ejector.succeed(backend, clock::now);
+        }
+    }
+
+    /// Lets the backends of this name finish what they have and take nothing new, or ends that. False: there is none.
+    pub fn drain(&self, label: &str, drains: bool) -> bool {
+        let backends = self.backends();
+        let Some(backend) = backends.iter().find(|backend| **backend.label() == *label) else { return false };
+        if let Some(change) = backend.state().health.set_drain(drains, clock::now()) {
+            self.tell(backend, change, &"an operator says so");
+        }
+        true
+    }
+
+    /// What share of its weight a backend has at the moment: nothing while it takes no requests, less than all after it came
+    /// back.
+    pub fn share(&self, backend: &Backend) -> f64 {
+        if backend.is_usable() { view::share(backend, &self.rules, clock::now()) } else { 0.0 }
     }
 
     /// The `Host` field for a request to this backend; `None`: the client's own.
@@ -198,9 +286,10 @@ impl Upstream {
     /// where they are. For a thread that serves no requests.
     pub fn update(&self, seats: Vec<Seat>) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.publish(backends(&self.name, seats, &self.keep), clock::now());
+        let gate = self.limits.as_ref().map(Limits::gate);
+        self.publish(backends(&self.name, seats, self.start_as, gate, &self.keep), clock::now());
         drop(writer);
-        // Who keeps the view must learn when the new one expires.
+        // For the checks, and because the new view has another date.
         self.changed();
     }
 
@@ -212,10 +301,38 @@ impl Upstream {
     }
 
     fn publish(&self, backends: Arc<[Arc<Backend>]>, now: Micros) -> Option<Micros> {
+        for backend in &*backends {
+            self.tend(backend, now);
+        }
         let view = View::make(&backends, &self.rules, &self.keep, now);
         let expires = view.expires;
         self.current.store(Arc::new(Current { backends, view }));
+        if let Some(limits) = &self.limits {
+            // Who waits for a place may find one at a backend that is new, or well again.
+            limits.gate().freed();
+        }
         expires
+    }
+
+    /// Ends what is over of a backend's health.
+    fn tend(&self, backend: &Backend, now: Micros) {
+        let health = &backend.state().health;
+        // What the document before had watched, nobody watches now.
+        let forgotten = if self.checks.is_none() { health.forget_probes(now) } else { None };
+        let over = match &self.ejector {
+            Some(_) => health.expire(now),
+            None => health.forget_ejections(now),
+        };
+        for change in [forgotten, over].into_iter().flatten() {
+            change.log(&self.name, backend.label(), &"its time is over");
+        }
+        backend.stats().state.set(backend.status() as i64);
+    }
+
+    /// Tells of a change of a backend's health: operators, and the view, which is made anew soon.
+    fn tell(&self, backend: &Backend, change: Change, why: &dyn std::fmt::Display) {
+        change.log(&self.name, backend.label(), why);
+        self.changed();
     }
 
     /// Says that the health of a backend has changed: the view is made anew soon.
@@ -223,9 +340,13 @@ impl Upstream {
         self.news.0.send_replace(());
     }
 
-    /// Begins what goes on beside the requests: the view is kept up to date, and so are the servers.
+    /// Begins what goes on beside the requests: the view is kept up to date, the backends are checked, and so is who they are.
     pub fn start(self: &Arc<Self>, runtime: &Handle) {
         let mut tasks = vec![runtime.spawn(keep_view(Arc::downgrade(self), self.news.0.subscribe()))];
+        if let Some((checks, client)) = self.checks.clone() {
+            let rounds = Rounds { upstream: Arc::downgrade(self), checks, client, news: self.news.0.subscribe() };
+            tasks.push(runtime.spawn(rounds.go()));
+        }
         let upstream = Arc::downgrade(self);
         let take = move |seats| {
             if let Some(upstream) = upstream.upgrade() {
@@ -245,14 +366,31 @@ impl Upstream {
     }
 }
 
+impl Watched for Upstream {
+    fn backends(&self) -> Arc<[Arc<Backend>]> {
+        Self::backends(self)
+    }
+
+    fn hear(&self, backend: &Backend, change: Change, why: &str) {
+        self.tell(backend, change, &why);
+    }
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-fn backends(upstream: &str, seats: Vec<Seat>, keep: &Keep) -> Arc<[Arc<Backend>]> {
-    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, keep))).collect()
+fn backends(
+    upstream: &str,
+    seats: Vec<Seat>,
+    start: Start,
+    gate: Option<&Arc<Gate>>,
+    keep: &Keep,
+) -> Arc<[Arc<Backend>]> {
+    let fresh = || Health::new(start).joined(clock::now());
+    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, fresh, gate, keep))).collect()
 }
 
 /// Makes the view anew whenever something has changed, or time has made it out of date.

@@ -10,6 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::address::ServerAddress;
+use super::limits::{self, OfServer};
 use crate::diag::Scope;
 
 /// One server of an upstream: its address, or a mapping.
@@ -52,12 +53,23 @@ pub struct ServerSettings {
     /// Default: `false`.
     #[serde(default)]
     pub drain: bool,
+    /// How many requests may be under way here. Default: the upstream's `server_requests`.
+    #[serde(default)]
+    pub max_requests: Option<u32>,
+    /// How many connections may be open. Default: the upstream's `connections`.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
 }
 
 impl ServerSettings {
     /// Its tier, however it was written.
     pub fn tier(&self) -> u32 {
         self.priority.max(u32::from(self.backup))
+    }
+
+    /// How much it takes at once, as far as it says so itself.
+    pub fn limits(&self) -> OfServer {
+        OfServer { requests: self.max_requests, connections: self.max_connections }
     }
 }
 
@@ -69,7 +81,16 @@ impl Server {
     /// The server at this address, with all else as is usual.
     pub fn at(address: impl Into<String>) -> Self {
         let address = address.into();
-        let settings = ServerSettings { address, weight: one(), backup: false, priority: 0, zone: None, drain: false };
+        let settings = ServerSettings {
+            address,
+            weight: one(),
+            backup: false,
+            priority: 0,
+            zone: None,
+            drain: false,
+            max_requests: None,
+            max_connections: None,
+        };
         Self { settings, plain: true }
     }
 }
@@ -86,6 +107,9 @@ pub fn addresses(servers: &[Server], in_place: bool, at: &Scope<'_>) -> Option<V
     let mut addresses = Vec::with_capacity(servers.len());
     let mut first_at = HashMap::new();
     for (index, server) in servers.iter().enumerate() {
+        let place = at.index(index);
+        limits::check_limit(server.settings.max_requests, &place.key("max_requests"));
+        limits::check_limit(server.settings.max_connections, &place.key("max_connections"));
         at_address(server, index, in_place, at, |at| match server.settings.address.parse::<ServerAddress>() {
             Ok(address) => {
                 if let Some(first) = first_at.insert(address.clone(), index) {

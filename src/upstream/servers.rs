@@ -14,11 +14,14 @@ use super::address::ServerAddress;
 use super::backend::Seat;
 use super::config::{Config, Host, Settings};
 use super::discover::follow::{Addresses, Follower, LastList, Roster, follow};
+use super::discover::source::Given;
 use super::last_good::LastGood;
+use super::limits::OfServer;
 use super::peer::PeerTemplate;
 use super::resolve::{Answer, Resolved};
 use super::server::{self, Server};
 use crate::diag::Scope;
+use crate::http_client::HttpClient;
 use crate::keep::Keep;
 use crate::observe::DiscoveryStats;
 
@@ -83,7 +86,8 @@ impl Servers {
         stats.backends.set(seats(&settings, &roster).len() as i64);
         Some(async move {
             let listed = server::names(&settings.servers).collect();
-            let asked = settings.discover.as_ref().map(|discover| discover.asked(&folder, &keep));
+            let given = Given { folder: &folder, client: &keep.get_or("", HttpClient::new) };
+            let asked = settings.discover.as_ref().map(|discover| discover.asked(&given, &keep));
             let mut follower = Follower::new(listed, asked, &keep);
             follower.resume();
             let take = |roster: &Roster| {
@@ -201,7 +205,8 @@ impl Seats<'_> {
             ServerAddress::Unix(path) => {
                 let template = PeerTemplate::unix(path, self.settings.timeouts, self.settings.keepalive)
                     .expect("the path was checked when the address was read");
-                self.regular.add(seat(server, address.to_string(), authority, template), self.by_authority());
+                let seat = self.seat(server, address.to_string(), authority, template);
+                self.regular.add(seat, self.by_authority());
             }
             ServerAddress::Name(name, port) => {
                 let addresses = known.get(&**name).map_or(&[][..], Vec::as_slice);
@@ -216,7 +221,7 @@ impl Seats<'_> {
 
     fn add_tcp(&mut self, server: &Server, address: SocketAddr, authority: HeaderValue, spare: bool) {
         let template = PeerTemplate::tcp(address, self.settings.timeouts, self.settings.keepalive);
-        let mut seat = seat(server, address.to_string(), authority, template);
+        let mut seat = self.seat(server, address.to_string(), authority, template);
         let by_authority = self.by_authority();
         if !spare {
             return self.regular.add(seat, by_authority);
@@ -240,19 +245,20 @@ impl Seats<'_> {
         seats.extend(spares.filter(|spare| !known.contains(&(spare.label.clone(), spare.authority.clone()))));
         seats
     }
-}
 
-/// The seat of a server at one address.
-fn seat(server: &Server, label: String, authority: HeaderValue, template: PeerTemplate) -> Seat {
-    let settings = &server.settings;
-    Seat {
-        label,
-        weight: settings.weight,
-        tier: settings.tier(),
-        zone: settings.zone.as_deref().map(Arc::from),
-        drains: settings.drain,
-        spare: false,
-        authority,
-        template,
+    /// The seat of a server at one address.
+    fn seat(&self, server: &Server, label: String, authority: HeaderValue, template: PeerTemplate) -> Seat {
+        let settings = &server.settings;
+        Seat {
+            label,
+            weight: settings.weight,
+            tier: settings.tier(),
+            zone: settings.zone.as_deref().map(Arc::from),
+            drains: settings.drain,
+            spare: false,
+            authority,
+            template,
+            limits: OfServer::of(&self.settings.limits, settings.limits()),
+        }
     }
 }

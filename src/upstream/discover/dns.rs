@@ -2,7 +2,6 @@
 //!
 //! The list itself never changes: it is the one name. Who follows it keeps the addresses of names fresh in any list.
 
-use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +10,7 @@ use serde::Deserialize;
 
 use super::asking::{Asking, NameServer};
 use super::form::{Form, Short};
-use super::source::{Fault, Source, Told};
+use super::source::{Fault, Given, Source, Told};
 use crate::diag::Scope;
 use crate::units::{HumanDuration, OneOrMany};
 use crate::upstream::address::ServerAddress;
@@ -98,7 +97,7 @@ impl Config {
     }
 
     /// The list of the one name.
-    pub fn build(&self, _: &Path) -> impl Source + use<> {
+    pub fn build(&self, _: &Given<'_>) -> impl Source + use<> {
         let Settings { name, port, weight, .. } = &self.settings;
         let mut server = Server::at(format!("{}:{port}", name.to_ascii_lowercase()));
         server.settings.weight = *weight;

@@ -17,7 +17,7 @@ use super::ask::{Answer, Asker, Place};
 use super::asking::Asking;
 use super::follow::{Asked, Follower, LastList};
 use super::names::Names;
-use super::source::{Fault, Source};
+use super::source::{Fault, Given, Source};
 use super::{Config, load};
 use crate::keep::Keep;
 use crate::upstream::server::Server;
@@ -91,7 +91,7 @@ impl NameServer {
         self.says(name, RecordType::AAAA, Says::Nothing);
     }
 
-    fn fails(&self, name: &str, how: Says) {
+    fn fails(&self, name: &str, how: &Says) {
         for kind in [RecordType::A, RecordType::AAAA, RecordType::SRV] {
             self.says(name, kind, how.clone());
         }
@@ -152,8 +152,8 @@ async fn a_name_has_the_addresses_of_both_families_and_the_least_time_to_live() 
 #[tokio::test]
 async fn why_there_is_no_answer_is_told() {
     let dns = NameServer::start().await;
-    dns.fails("nothing.internal.", Says::Nothing);
-    dns.fails("broken.internal.", Says::Code(ResponseCode::ServFail));
+    dns.fails("nothing.internal.", &Says::Nothing);
+    dns.fails("broken.internal.", &Says::Code(ResponseCode::ServFail));
     let asker = dns.asker();
     for (name, reason) in [
         ("unknown.internal", "DNS knows no such name"),
@@ -172,7 +172,7 @@ async fn why_there_is_no_answer_is_told() {
 #[tokio::test]
 async fn a_name_server_that_keeps_silent_is_given_up() {
     let dns = NameServer::start().await;
-    dns.fails("silent.internal.", Says::Silence);
+    dns.fails("silent.internal.", &Says::Silence);
     let told = timeout(WAIT, dns.asker().addresses("silent.internal", &[])).await.unwrap().unwrap_err();
     assert!(told.contains("did not answer"), "{told}");
 }
@@ -206,7 +206,7 @@ async fn the_srv_source_makes_servers_of_places() {
     let dns = NameServer::start().await;
     let yaml = format!("srv: {{ name: _http._tcp.app.internal, resolver: '{}' }}", dns.at);
     let config: Config = serde_yaml::from_str(&yaml).unwrap();
-    let mut source = config.build(Path::new(""));
+    let mut source = config.build(&Given { folder: Path::new(""), client: &Arc::default() });
     let service = |records| dns.says("_http._tcp.app.internal.", RecordType::SRV, Says::Records(2, records));
     service(vec![srv(20, 1, 81, "b.internal."), srv(10, 0, 80, "a.internal."), srv(30, 5, 80, "A.internal.")]);
     let told = source.ask().await.unwrap();
@@ -248,7 +248,7 @@ async fn a_name_that_fails_keeps_its_addresses_and_is_asked_for_again() {
     let wanted = set(&["app.internal"]);
     names.refresh(&wanted).await;
     for how in [Says::Code(ResponseCode::NXDomain), Says::Nothing, Says::Code(ResponseCode::ServFail)] {
-        dns.fails("app.internal.", how);
+        dns.fails("app.internal.", &how);
         sleep_until(names.due().unwrap()).await;
         let tally = names.refresh(&wanted).await;
         assert_eq!((tally.asked, tally.failed), (1, 1));
@@ -268,19 +268,19 @@ async fn a_name_that_fails_keeps_its_addresses_and_is_asked_for_again() {
 
 /// A list that the test sets.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Option<Result<Vec<Server>, Fault>>>>);
+struct Told(Arc<Mutex<Option<Vec<Server>>>>);
 
 impl Told {
     fn tells(&self, addresses: &[&str]) {
         let servers = addresses.iter().map(|&address| Server::at(address)).collect();
-        *self.0.lock().unwrap() = Some(Ok(servers));
+        *self.0.lock().unwrap() = Some(servers);
     }
 }
 
 #[async_trait::async_trait]
 impl Source for Told {
     async fn ask(&mut self) -> Result<super::source::Told, Fault> {
-        let servers = self.0.lock().unwrap().take().transpose()?;
+        let servers = self.0.lock().unwrap().take();
         Ok(super::source::Told { servers, again: self.pause(1) })
     }
 
@@ -347,7 +347,7 @@ async fn a_reload_finds_the_last_list_while_its_source_is_down() {
     assert_eq!((first.servers[0].settings.address.as_str(), first.servers[0].settings.weight), ("app.internal:80", 3));
     assert_eq!(first.addresses["app.internal"], ips(&["10.0.0.1", "10.0.0.2"]));
 
-    dns.fails("app.internal.", Says::Code(ResponseCode::ServFail));
+    dns.fails("app.internal.", &Says::Code(ResponseCode::ServFail));
     let second = ask().await.unwrap();
     assert!(second.fault.unwrap().reason().contains("`app.internal` cannot be resolved"));
     assert_eq!((second.servers, second.addresses), (first.servers, first.addresses));

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::form::{Form, Short};
 use super::list;
-use super::source::{Fault, Source, Told};
+use super::source::{Fault, Given, Source, Told};
 use crate::diag::Scope;
 use crate::units::{ByteSize, HumanDuration};
 
@@ -74,10 +74,10 @@ impl Config {
         }
     }
 
-    /// The file at work. Its path is relative to `folder`.
-    pub fn build(&self, folder: &Path) -> impl Source + use<> {
+    /// The file at work.
+    pub fn build(&self, given: &Given<'_>) -> impl Source + use<> {
         ListFile {
-            path: folder.join(&self.settings.path),
+            path: given.folder.join(&self.settings.path),
             every: self.settings.every.0,
             known: None,
             wrong: None,
@@ -149,11 +149,12 @@ fn read(path: &Path) -> Result<String, String> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::sync::Arc;
 
     use super::*;
 
     fn source(folder: &Path) -> impl Source + use<> {
-        serde_yaml::from_str::<Config>("servers.yaml").unwrap().build(folder)
+        serde_yaml::from_str::<Config>("servers.yaml").unwrap().build(&Given { folder, client: &Arc::default() })
     }
 
     fn addresses(told: Result<Told, Fault>) -> Option<Vec<String>> {

@@ -3,8 +3,8 @@
 //! With the `ETag` of the list in force (RFC 9110, 8.8.3), so that an endpoint need not repeat what has not changed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::form::{Form, Short};
 use super::list;
-use super::source::{Fault, Source, Told};
+use super::source::{Fault, Given, Source, Told};
 use crate::diag::Scope;
 use crate::http_client::{Answer, HttpClient, Limits, Url};
 use crate::units::HumanDuration;
@@ -98,12 +98,12 @@ impl Config {
     }
 
     /// The endpoint at work.
-    pub fn build(&self, _: &Path) -> impl Source + use<> {
+    pub fn build(&self, given: &Given<'_>) -> impl Source + use<> {
         let settings = &self.settings;
         let mut headers = vec![(ACCEPT, HeaderValue::from_static("application/json, application/yaml, */*;q=0.5"))];
         headers.extend(settings.headers.iter().filter_map(|(name, value)| field(name, value).ok()));
         Endpoint {
-            client: HttpClient::new(),
+            client: Arc::clone(given.client),
             url: settings.url.clone(),
             every: settings.every.0,
             limits: Limits { total: settings.timeout.0, max_body: list::LARGEST },
@@ -124,7 +124,7 @@ fn field(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
 
 /// An endpoint, and what it said.
 struct Endpoint {
-    client: HttpClient,
+    client: Arc<HttpClient>,
     url: String,
     every: Duration,
     limits: Limits,
@@ -183,7 +183,8 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::path::Path;
+    use std::sync::Mutex;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
@@ -197,6 +198,11 @@ mod tests {
         answer: Arc<Mutex<String>>,
         seen: Arc<Mutex<String>>,
         task: JoinHandle<()>,
+    }
+
+    fn build(yaml: &str) -> impl Source + use<> {
+        let given = Given { folder: Path::new(""), client: &Arc::default() };
+        serde_yaml::from_str::<Config>(yaml).unwrap().build(&given)
     }
 
     impl Drop for Registry {
@@ -246,7 +252,7 @@ mod tests {
 
         fn source(&self, more: &str) -> impl Source + use<> {
             let yaml = format!("{{ url: '{}', every: 2s{more} }}", self.url);
-            serde_yaml::from_str::<Config>(&yaml).unwrap().build(Path::new(""))
+            build(&yaml)
         }
     }
 
@@ -318,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_endpoint_that_is_not_there_is_told() {
-        let mut source = serde_yaml::from_str::<Config>("http://127.0.0.1:1/").unwrap().build(Path::new(""));
+        let mut source = build("http://127.0.0.1:1/");
         let told = source.ask().await.unwrap_err();
         assert_eq!(told, Fault::Failed("`http://127.0.0.1:1/`: connection refused".to_owned()));
     }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::Config;
 use super::follow::{Addresses, Asked, Follower, LastList};
-use super::source::Fault;
+use super::source::{Fault, Given};
 use crate::keep::Keep;
 use crate::upstream::server::Server;
 
@@ -31,10 +31,10 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// The source as something to follow. Relative paths begin at `folder`.
-    pub fn asked(&self, folder: &Path, keep: &Keep) -> Asked {
-        let last = keep.get_or(&self.identity(folder), LastList::default);
-        Asked { source: self.build(folder), asking: self.asking(), last }
+    /// The source as something to follow.
+    pub fn asked(&self, given: &Given<'_>, keep: &Keep) -> Asked {
+        let last = keep.get_or(&self.identity(given.folder), LastList::default);
+        Asked { source: self.build(given), asking: self.asking(), last }
     }
 }
 
@@ -55,10 +55,12 @@ pub fn begin<'a>(
     patience: Duration,
 ) -> Asking {
     let (mut followers, mut loaded) = (Vec::new(), BTreeMap::new());
+    // Its connections end with the thread.
+    let given = Given { folder, client: &Arc::default() };
     // What is wrong with the others is told where they are built.
     for config in configs.into_iter().filter(|config| config.is_sound()) {
         let Entry::Vacant(entry) = loaded.entry(config.identity(folder)) else { continue };
-        let asked = config.asked(folder, keep);
+        let asked = config.asked(&given, keep);
         let late = Fault::Failed(format!("no answer within {} s", patience.as_secs_f32()));
         let last = Arc::clone(&asked.last);
         followers.push((entry.key().clone(), Follower::new(BTreeSet::new(), Some(asked), keep)));

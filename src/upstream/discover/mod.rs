@@ -30,7 +30,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use crate::diag::{Issues, Scope};
 use asking::Asking;
-use source::Source;
+use source::{Given, Source};
 
 /// Makes of the list the enum of the document, in which a source is its word and its settings, and the way to build what
 /// runs.
@@ -66,10 +66,10 @@ macro_rules! sources {
                 }
             }
 
-            /// The source at work. Relative paths begin at `folder`.
-            pub fn build(&self, folder: &Path) -> Box<dyn Source> {
+            /// The source at work, with what it needs.
+            pub fn build(&self, given: &Given<'_>) -> Box<dyn Source> {
                 match self {
-                    $(Self::$variant(config) => Box::new(config.build(folder)),)+
+                    $(Self::$variant(config) => Box::new(config.build(given)),)+
                 }
             }
         }
@@ -148,6 +148,11 @@ impl Config {
             Self::Srv(config) => config.asking(),
             Self::File(_) | Self::Http(_) => Asking::default(),
         }
+    }
+
+    /// Whether the servers that it tells may have limits of their own.
+    pub fn tells_limits(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Http(_))
     }
 
     /// Whether [`Config::check`] finds nothing wrong.

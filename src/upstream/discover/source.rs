@@ -1,9 +1,12 @@
 //! `Source`: whom an upstream asks for its servers.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::http_client::HttpClient;
 use crate::upstream::server::Server;
 
 /// How long at most until something that failed is tried again.
@@ -17,6 +20,15 @@ pub trait Source: Send {
 
     /// After how long it is asked again when it failed so many times in a row, at least once.
     fn pause(&self, failures: u32) -> Duration;
+}
+
+/// What a source is given to work with.
+#[derive(Clone, Copy)]
+pub struct Given<'a> {
+    /// Where relative paths begin.
+    pub folder: &'a Path,
+    /// What asks endpoints. It belongs to the runtime that it is first used on.
+    pub client: &'a Arc<HttpClient>,
 }
 
 /// What a source told.

@@ -2,7 +2,6 @@
 //!
 //! The targets are names; who follows the list keeps their addresses fresh.
 
-use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +13,7 @@ use super::ask::{Asker, PATIENCE, Place};
 use super::asking::{Asking, NameServer};
 use super::form::{Form, Short};
 use super::list;
-use super::source::{Fault, Source, Told, growing_pause};
+use super::source::{Fault, Given, Source, Told, growing_pause};
 use crate::diag::Scope;
 use crate::units::{HumanDuration, OneOrMany};
 use crate::upstream::server::Server;
@@ -83,7 +82,7 @@ impl Config {
     }
 
     /// The service at work.
-    pub fn build(&self, _: &Path) -> impl Source + use<> {
+    pub fn build(&self, _: &Given<'_>) -> impl Source + use<> {
         let asking = self.asking();
         Service { name: self.settings.name.to_ascii_lowercase(), asker: Asker::new(&asking.servers), asking }
     }
