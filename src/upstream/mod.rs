@@ -26,6 +26,8 @@ pub mod retry;
 pub mod server;
 mod servers;
 mod view;
+#[cfg(test)]
+mod view_tests;
 
 pub use address::looks_like_address;
 pub use backend::{Backend, Lease, Seat, Tried};

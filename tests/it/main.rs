@@ -13,6 +13,7 @@ mod discovery;
 mod docs;
 mod document;
 mod errors;
+mod failover;
 mod filters;
 mod forwarded;
 mod headers;
