@@ -10,6 +10,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group};
 use edgeway::diag::Issues;
 use edgeway::exchange::{Exchange, Facts};
 use edgeway::keep::Keep;
+use edgeway::upstream::limits::OfServer;
 use edgeway::upstream::peer::{Keepalive, PeerTemplate, Timeouts};
 use edgeway::upstream::{Config, Resolved, Seat, Tried, Upstream};
 use http::HeaderValue;
@@ -29,6 +30,7 @@ fn seats(from: usize, count: usize) -> Vec<Seat> {
             drains: false,
             spare: false,
             template: PeerTemplate::tcp(address, Timeouts::default(), Keepalive::default()),
+            limits: OfServer::default(),
         }
     };
     (from..from + count).map(seat).collect()

@@ -13,6 +13,7 @@ use http::HeaderValue;
 use super::address::ServerAddress;
 use super::backend::Seat;
 use super::config::{Config, Host, Settings};
+use super::discover::asking::Asking;
 use super::discover::follow::{Addresses, Follower, LastList, Roster, follow};
 use super::discover::source::Given;
 use super::last_good::LastGood;
@@ -30,6 +31,8 @@ pub(super) struct Servers {
     settings: Settings,
     folder: PathBuf,
     roster: Roster,
+    /// Whether that is what the source says now.
+    fresh: bool,
     /// `None`: all that there ever will be stands in the document.
     stats: Option<Arc<DiscoveryStats>>,
     // Held, not read: what keeps the last good answers from being forgotten.
@@ -43,13 +46,14 @@ impl Servers {
         let settings = &config.settings;
         let (listed, last_good) = config.at_servers(at, |at| listed(config, resolved, at)).unzip();
         let mut roster = Roster { listed: listed.unwrap_or_default(), ..Roster::default() };
-        let mut last_list = None;
+        let (mut last_list, mut fresh) = (None, true);
         if let Some(discover) = &settings.discover {
             let at = at.key("discover");
             discover.check(&at);
             if let Some(loaded) = resolved.told_by(discover) {
                 (roster.servers, roster.addresses) = (loaded.servers.clone(), loaded.addresses.clone());
                 last_list = Some(Arc::clone(&loaded.last));
+                fresh = loaded.fault.is_none();
                 if let Some(fault) = &loaded.fault {
                     warn_of(fault.reason(), !roster.servers.is_empty(), &at.key(discover.word()));
                 }
@@ -61,6 +65,7 @@ impl Servers {
             settings: settings.clone(),
             folder: resolved.folder().to_owned(),
             roster,
+            fresh,
             stats,
             _last_good: last_good?,
             _last_list: last_list,
@@ -84,11 +89,14 @@ impl Servers {
         let (roster, name, keep) = (self.roster.clone(), Arc::clone(name), Arc::clone(keep));
         let (settings, folder) = (self.settings.clone(), self.folder.clone());
         stats.backends.set(seats(&settings, &roster).len() as i64);
+        if self.fresh {
+            stats.note_good();
+        }
         Some(async move {
             let listed = server::names(&settings.servers).collect();
             let given = Given { folder: &folder, client: &keep.get_or("", HttpClient::new) };
             let asked = settings.discover.as_ref().map(|discover| discover.asked(&given, &keep));
-            let mut follower = Follower::new(listed, asked, &keep);
+            let mut follower = Follower::new(listed, Asking::default(), asked, &keep);
             follower.resume();
             let take = |roster: &Roster| {
                 let seats = seats(&settings, roster);

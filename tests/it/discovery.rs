@@ -186,7 +186,7 @@ fn a_file_changes_under_load_and_a_bad_one_changes_nothing() {
     answered_by(&gateway, &["a", "b"]);
     let results = |result| gateway.metrics().sum(names::DISCOVERY_UPDATES, &[API, ("result", result)]).unwrap();
     assert!(results("refused") >= 1.0 && results("failed") >= 1.0 && results("updated") >= 2.0);
-    says(&gateway, "is sound again");
+    says(&gateway, "is known again");
     // What never left has its counters, what left for good has not.
     let counted =
         |origin: &Origin| gateway.metrics().sum(names::UPSTREAM_REQUESTS, &[API, ("backend", origin.address())]);

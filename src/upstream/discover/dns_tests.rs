@@ -295,7 +295,7 @@ async fn a_list_with_a_name_that_nobody_knows_waits_and_the_old_one_stays() {
     dns.has("a.internal.", 3600, &["10.0.0.1"]);
     let (told, last) = (Told::default(), Arc::<LastList>::default());
     let asked = Asked { source: Box::new(told.clone()), asking: dns.asking(), last };
-    let mut follower = Follower::new(BTreeSet::new(), Some(asked), &Arc::default());
+    let mut follower = Follower::new(BTreeSet::new(), Asking::default(), Some(asked), &Arc::default());
     told.tells(&["a.internal:80", "10.9.9.9:80"]);
     follower.round().await;
     let before = follower.roster();
@@ -309,10 +309,7 @@ async fn a_list_with_a_name_that_nobody_knows_waits_and_the_old_one_stays() {
         follower.round().await;
         assert_eq!(follower.roster().servers, before.servers);
         let trouble = follower.trouble().unwrap();
-        assert_eq!(
-            trouble,
-            Fault::Refused("no host is known by the name `b.internal` (DNS knows no such name)".into())
-        );
+        assert_eq!(trouble, Fault::Failed("no host is known by the name `b.internal` (DNS knows no such name)".into()));
     }
 
     dns.has("b.internal.", 3600, &["10.0.0.2"]);
@@ -326,6 +323,23 @@ async fn a_list_with_a_name_that_nobody_knows_waits_and_the_old_one_stays() {
     assert_eq!(after.servers.len(), 2);
     assert_eq!(after.addresses["b.internal"], ips(&["10.0.0.2"]));
     assert!(follower.trouble().is_none());
+}
+
+#[tokio::test]
+async fn a_name_that_the_document_lists_gets_new_addresses() {
+    let dns = NameServer::start().await;
+    dns.has("app.internal.", 0, &["10.0.0.1"]);
+    let mut follower = Follower::new(set(&["app.internal"]), dns.asking(), None, &Arc::default());
+    let mut next = async || {
+        sleep_until(follower.due().unwrap_or_else(Instant::now)).await;
+        follower.round().await;
+        (follower.roster().listed["app.internal"].clone(), follower.trouble().is_some())
+    };
+    assert_eq!(next().await, (ips(&["10.0.0.1"]), false));
+    dns.fails("app.internal.", &Says::Code(ResponseCode::NXDomain));
+    assert_eq!(next().await, (ips(&["10.0.0.1"]), true));
+    dns.has("app.internal.", 0, &["10.0.0.2"]);
+    assert_eq!(next().await, (ips(&["10.0.0.2"]), false));
 }
 
 #[tokio::test]

@@ -12,7 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::time::{sleep, timeout};
 
+use super::ask::PATIENCE;
 use super::form::{Form, Short};
 use super::list;
 use super::source::{Fault, Given, Source, Told};
@@ -101,17 +103,17 @@ struct ListFile {
 #[async_trait]
 impl Source for ListFile {
     async fn ask(&mut self) -> Result<Told, Fault> {
-        let path = self.path.clone();
-        let read = tokio::task::spawn_blocking(move || read(&path)).await;
         let unsettled = self.unsettled.take();
-        let text = read.map_err(|error| error.to_string()).flatten().map_err(Fault::Failed)?;
+        let text = match self.known {
+            Some(_) => self.read().await?.0,
+            None => self.read_first().await?,
+        };
         if self.known.as_ref() == Some(&text) {
             return match &self.wrong {
                 Some(wrong) => Err(Fault::Refused(wrong.clone())),
                 None => Ok(Told { servers: None, again: self.every }),
             };
         }
-        // The first text is all there is to go by.
         if self.known.is_some() && unsettled.as_ref() != Some(&text) {
             self.unsettled = Some(text);
             return Ok(Told { servers: None, again: STILL.min(self.every) });
@@ -127,14 +129,38 @@ impl Source for ListFile {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+impl ListFile {
+    /// The text, and whether it was written just now.
+    async fn read(&self) -> Result<(String, bool), Fault> {
+        let path = self.path.clone();
+        let read = timeout(PATIENCE, tokio::task::spawn_blocking(move || read(&path))).await;
+        let late = |_| Fault::Failed(format!("`{}` was not read within {} s", self.path.display(), PATIENCE.as_secs()));
+        read.map_err(late)?.map_err(|error| error.to_string()).flatten().map_err(Fault::Failed)
+    }
+
+    /// The first text, with nothing to go by: one that was written just now is given a moment.
+    async fn read_first(&self) -> Result<String, Fault> {
+        let (mut text, mut is_new) = self.read().await?;
+        for _ in 0..10 {
+            if !is_new {
+                break;
+            }
+            sleep(STILL).await;
+            (text, is_new) = self.read().await?;
+        }
+        Ok(text)
+    }
+}
+
+fn read(path: &Path) -> Result<(String, bool), String> {
     let plain = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => format!("there is no file `{}`", path.display()),
         io::ErrorKind::PermissionDenied => format!("this process may not read `{}`", path.display()),
         _ => format!("`{}` cannot be read: {}", path.display(), error.to_string().to_lowercase()),
     };
     // Opening a pipe would wait for its other end, and reading a device might never end.
-    if !std::fs::metadata(path).map_err(plain)?.is_file() {
+    let about = std::fs::metadata(path).map_err(plain)?;
+    if !about.is_file() {
         return Err(format!("`{}` is no file", path.display()));
     }
     let mut bytes = Vec::new();
@@ -142,7 +168,10 @@ fn read(path: &Path) -> Result<String, String> {
     if bytes.len() > list::LARGEST {
         return Err(format!("`{}` has more than {}", path.display(), ByteSize(list::LARGEST as u64)));
     }
-    String::from_utf8(bytes).map_err(|_| format!("`{}` is not UTF-8", path.display()))
+    let text = String::from_utf8(bytes).map_err(|_| format!("`{}` is not UTF-8", path.display()))?;
+    // A time that lies ahead tells nothing.
+    let age = about.modified().ok().and_then(|written| written.elapsed().ok());
+    Ok((text, age.is_some_and(|age| age < STILL)))
 }
 
 #[cfg(test)]

@@ -90,8 +90,8 @@ struct SourceState {
 }
 
 impl Follower {
-    /// Follows the names that the document lists, and a source. Everything is due at once.
-    pub fn new(listed: BTreeSet<String>, asked: Option<Asked>, keep: &Arc<Keep>) -> Self {
+    /// Follows the names that the document lists, as those name servers know them, and a source. Everything is due at once.
+    pub fn new(listed: BTreeSet<String>, known_by: Asking, asked: Option<Asked>, keep: &Arc<Keep>) -> Self {
         let asked = asked.map(|Asked { source, asking, last }| SourceState {
             source,
             names: Names::new(asking, Arc::clone(keep)),
@@ -101,7 +101,7 @@ impl Follower {
             failures: 0,
             fault: None,
         });
-        Self { listed, listed_names: Names::new(Asking::default(), Arc::clone(keep)), asked }
+        Self { listed, listed_names: Names::new(known_by, Arc::clone(keep)), asked }
     }
 
     /// Goes on from what was known when the document was loaded: what is known need not be asked for at once.
@@ -153,15 +153,15 @@ impl Follower {
     /// All that went wrong when it was last asked for, by what was asked for.
     pub fn troubles(&self) -> Troubles {
         let mut troubles = BTreeMap::new();
-        let names = |names: &Names, troubles: &mut Troubles| {
-            for (name, reason) in names.faults() {
-                let fault = Fault::Failed(format!("`{name}` cannot be resolved: {reason}"));
-                troubles.insert(name.to_owned(), fault);
-            }
+        let mut note = |name: &str, reason: &str| {
+            let fault = Fault::Failed(format!("`{name}` cannot be resolved: {reason}"));
+            troubles.insert(name.to_owned(), fault);
         };
-        names(&self.listed_names, &mut troubles);
+        self.listed_names.faults().for_each(|(name, reason)| note(name, reason));
         if let Some(asked) = &self.asked {
-            names(&asked.names, &mut troubles);
+            let in_force = asked.last.names();
+            let faults = asked.names.faults().filter(|(name, _)| in_force.contains(*name));
+            faults.for_each(|(name, reason)| note(name, reason));
             let source = asked.fault.clone().or_else(|| asked.waits_for_names());
             troubles.extend(source.map(|fault| (SOURCE.to_owned(), fault)));
         }
@@ -211,7 +211,7 @@ impl SourceState {
     fn waits_for_names(&self) -> Option<Fault> {
         let names = server::names(self.offered.as_deref()?).collect();
         let (name, reason) = self.names.missing(&names)?;
-        Some(Fault::Refused(format!("no host is known by the name `{name}` ({reason})")))
+        Some(Fault::Failed(format!("no host is known by the name `{name}` ({reason})")))
     }
 }
 
@@ -260,7 +260,7 @@ fn tell(upstream: &str, before: &Troubles, now: &Troubles) {
     }
     for asked in before.keys().filter(|asked| !now.contains_key(*asked)) {
         match asked.as_str() {
-            SOURCE => tracing::info!(target: TARGET, upstream, "the list of servers is sound again"),
+            SOURCE => tracing::info!(target: TARGET, upstream, "the list of servers is known again"),
             name => tracing::info!(target: TARGET, upstream, "`{name}` can be resolved again"),
         }
     }

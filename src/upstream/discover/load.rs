@@ -63,7 +63,7 @@ pub fn begin<'a>(
         let asked = config.asked(&given, keep);
         let late = Fault::Failed(format!("no answer within {} s", patience.as_secs_f32()));
         let last = Arc::clone(&asked.last);
-        followers.push((entry.key().clone(), Follower::new(BTreeSet::new(), Some(asked), keep)));
+        followers.push((entry.key().clone(), Follower::new(BTreeSet::new(), Default::default(), Some(asked), keep)));
         entry.insert(Loaded { servers: Vec::new(), addresses: Addresses::new(), fault: Some(late), last });
     }
     // On a thread of its own: whoever compiles may itself be within a runtime. Without one to spare, nobody is asked.

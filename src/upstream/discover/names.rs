@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
@@ -14,6 +15,9 @@ use super::asking::Asking;
 use super::source::{Tally, growing_pause};
 use crate::keep::Keep;
 use crate::upstream::last_good::LastGood;
+
+/// How many names are asked for at the same time: each takes a socket or two.
+const AT_ONCE: usize = 64;
 
 /// The addresses of names.
 pub struct Names {
@@ -59,7 +63,7 @@ impl Names {
     /// Asks for those of the `wanted` names that are due, all at the same time, and forgets all that are not wanted.
     pub async fn refresh(&mut self, wanted: &BTreeSet<String>) -> Tally {
         self.keep_only(wanted);
-        let mut asked = JoinSet::new();
+        let (mut asked, room) = (JoinSet::new(), Arc::new(Semaphore::new(AT_ONCE)));
         let now = Instant::now();
         for name in wanted {
             let last_good = match self.known.get(name) {
@@ -67,8 +71,9 @@ impl Names {
                 Some(known) => Arc::clone(&known.last_good),
                 None => LastGood::of(name, &self.asking.servers, &self.keep),
             };
-            let (asker, name) = (self.asker.clone(), name.clone());
+            let (asker, name, room) = (self.asker.clone(), name.clone(), Arc::clone(&room));
             asked.spawn(async move {
+                let _place = room.acquire().await;
                 let before = last_good.get();
                 let answer = timeout(PATIENCE, asker.addresses(&name, &before)).await;
                 let late = || Err(format!("no answer within {} s", PATIENCE.as_secs()));
