@@ -111,6 +111,11 @@ impl Backend {
         !self.drains && self.state.health.is_usable()
     }
 
+    /// Whether it may go on with a session that it has: well, or draining.
+    pub fn keeps_sessions(&self) -> bool {
+        self.state.health.is_usable() || self.state.health.is_draining()
+    }
+
     /// The peer for one try of a request. See [`PeerTemplate::peer`].
     pub fn peer(&self, remaining: Option<Duration>, per_try: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
         self.template.peer(remaining, per_try, upgrade)

@@ -13,6 +13,7 @@ use super::address::ServerAddress;
 use super::balance;
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
+use super::sticky;
 use crate::diag::Scope;
 use crate::units::Percent;
 
@@ -50,6 +51,10 @@ pub struct Settings {
     pub balance: balance::Config,
     /// Which servers are preferred for being near.
     pub zone: Option<Zone>,
+    /// Whether the requests of one client go to the same server, by a cookie: `true`, or how. A session goes on while its
+    /// server is well, and at one that drains; else the client gets another server, and its cookie is renewed. A response
+    /// with a status of 500 or more begins none. Default: `false`.
+    pub sticky: sticky::Config,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
     /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as

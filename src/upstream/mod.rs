@@ -21,6 +21,7 @@ pub mod refusal;
 pub mod resolve;
 pub mod retry;
 mod servers;
+pub mod sticky;
 mod view;
 
 pub use address::looks_like_address;
@@ -42,13 +43,14 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::diag::Scope;
-use crate::exchange::Facts;
+use crate::exchange::{Facts, Scheme};
 use crate::keep::Keep;
 use crate::units::Percent;
 use clock::Micros;
 use config::Host;
 use resolve::LastGood;
 use retry::Retry;
+use sticky::{Sessions, Sticky};
 use view::{Rules, View};
 
 /// A named group of backends that share requests.
@@ -62,6 +64,7 @@ pub struct Upstream {
     keep: Arc<Keep>,
     retry: Retry,
     host: HostField,
+    sticky: Option<Arc<Sticky>>,
     keep_server_headers: bool,
     learns_latency: bool,
     total: Duration,
@@ -75,6 +78,7 @@ pub struct Upstream {
 struct Current {
     backends: Arc<[Arc<Backend>]>,
     view: View,
+    sessions: Option<Arc<Sessions>>,
 }
 
 /// Tells that the health of a backend has changed. Kept over reloads by the name of the upstream, for the backends are.
@@ -94,6 +98,10 @@ impl Upstream {
         settings.balance.check(&at.key("balance"));
         let retry = settings.retry.build(&at.key("retry"));
         let host = host_field(&settings.host, &at.key("host"));
+        let at_sticky = at.key("sticky");
+        let sticky = |settings| Sticky::build(settings, name, keep, resolved.folder(), &at_sticky).map(Arc::new);
+        // Some: no fault, whether there is one or not.
+        let sticky = settings.sticky.settings().map_or(Some(None), |settings| sticky(settings).map(Some));
         let servers = servers::build(config, resolved, at)?;
         let name: Arc<str> = name.into();
         let rules = Rules {
@@ -104,16 +112,19 @@ impl Upstream {
         };
         let backends = backends(&name, servers.seats, keep);
         let view = View::make(&backends, &rules, keep, clock::now());
+        let sticky = sticky?;
+        let sessions = sticky.as_ref().map(|sticky| Arc::new(Sessions::new(sticky, &backends)));
         Some(Self {
             learns_latency: rules.balance.name() == "peak_ewma",
             rules,
-            current: ArcSwap::from_pointee(Current { backends, view }),
+            current: ArcSwap::from_pointee(Current { backends, view, sessions }),
             writer: Mutex::new(()),
             news: keep.get_or(&name, || News(watch::Sender::new(()))),
             keep: Arc::clone(keep),
             name,
             retry: retry?,
             host: host?,
+            sticky,
             keep_server_headers: settings.keep_server_headers,
             total: settings.timeouts.total.0,
             tunnel: settings.timeouts.tunnel.0,
@@ -162,7 +173,19 @@ impl Upstream {
     /// A backend belongs into `tried` when the request failed there. When a kept connection turns out to be dead, it does
     /// not: the same backend may get a fresh one.
     pub fn pick(&self, facts: &Facts<'_>, tried: &Tried, now: Instant) -> Result<Lease, Refusal> {
-        self.current.load().view.pick(facts, tried, now)
+        let current = self.current.load();
+        match current.session(facts).filter(|backend| !tried.contains(backend)) {
+            Some(backend) => Ok(backend.lease()),
+            None => current.view.pick(facts, tried, now),
+        }
+    }
+
+    /// The `Set-Cookie` field that makes the client of this request stick to a backend that has answered; `None`: it does
+    /// already, or need not.
+    pub fn session_cookie(&self, facts: &Facts<'_>, backend: &Backend) -> Option<HeaderValue> {
+        self.sticky.as_ref()?;
+        let https = facts.exchange.scheme == Scheme::Https;
+        self.current.load().sessions.as_ref()?.renew(facts.request, backend, https).cloned()
     }
 
     /// Whether so few of its backends are well that health is ignored.
@@ -172,7 +195,12 @@ impl Upstream {
 
     /// Which backend a request would get, and why. `None`: none is left.
     pub fn explain(&self, facts: &Facts<'_>) -> Option<Explained> {
-        self.current.load().view.explain(facts, clock::now())
+        let current = self.current.load();
+        if let Some(backend) = current.session(facts) {
+            let (label, why) = (Arc::clone(backend.label()), "the client has its cookie".to_owned());
+            return Some(Explained { label, why, candidates: 0, backends: current.backends.len() });
+        }
+        current.view.explain(facts, clock::now())
     }
 
     /// Learns how a try went that began `took` ago.
@@ -209,7 +237,14 @@ impl Upstream {
     fn publish(&self, backends: Arc<[Arc<Backend>]>, now: Micros) -> Option<Micros> {
         let view = View::make(&backends, &self.rules, &self.keep, now);
         let expires = view.expires;
-        self.current.store(Arc::new(Current { backends, view }));
+        let known = self.current.load().sessions.clone();
+        let sessions = match (known, &self.sticky) {
+            (Some(sessions), Some(sticky)) if !sessions.are_of(&backends) => {
+                Some(Arc::new(Sessions::new(sticky, &backends)))
+            }
+            (known, _) => known,
+        };
+        self.current.store(Arc::new(Current { backends, view, sessions }));
         expires
     }
 
@@ -230,6 +265,14 @@ impl Upstream {
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
+    }
+}
+
+impl Current {
+    /// The backend that the client of this request had before, if it may go on there.
+    fn session(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
+        let backend = self.sessions.as_ref()?.find(facts.request)?;
+        (backend.keeps_sessions() || self.view.panics).then_some(backend)
     }
 }
 
@@ -393,6 +436,12 @@ mod tests {
             ("{ servers: [app:1], host: 'http://x' }", "upstreams.api.host", "host of a request", "`keep`"),
             ("{ servers: [app:1], host: 'a b' }", "upstreams.api.host", "host of a request", "`keep`"),
             ("{ servers: [app:1], host: '' }", "upstreams.api.host", "host of a request", "`keep`"),
+            (
+                "{ servers: [app:1], sticky: { secret: x } }",
+                "upstreams.api.sticky.secret",
+                "a secret of 1",
+                "16 or more",
+            ),
             ("{ servers: [app:1], retry: { attempts: 99 } }", "upstreams.api.retry.attempts", "too many", "at most 15"),
         ] {
             let (built, issues) = build(yaml);
