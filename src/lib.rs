@@ -13,7 +13,7 @@
 //!  5  filter   action   upstream   forwarded      features: siblings that never import one another
 //!  4  field    observe                            tools with some size: header fields; counters and logs
 //!  3  template                                    text with `${…}` in it
-//!  2  exchange                                    the facts of one request
+//!  2  exchange    http_client                        the facts of one request; the gateway's own requests
 //!  1  units    diag     keep       reply          the ground
 //! ```
 //!
@@ -30,6 +30,7 @@ pub mod field;
 pub mod filter;
 pub mod forwarded;
 pub mod gateway;
+pub mod http_client;
 pub mod keep;
 pub mod listen;
 pub mod observe;

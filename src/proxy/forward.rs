@@ -45,7 +45,7 @@ pub(super) async fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpP
     }
     ctx.exchange.tries += 1;
     let peer = lease.backend().peer(remaining, retry(ctx, &upstream).per_try(), upgrade);
-    ctx.attempt = Some(Attempt { lease, began: now, answered: false });
+    ctx.attempt = Some(Attempt { lease, began: now, answered: false, failed: false });
     Ok(peer)
 }
 

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 
-use super::health::state::Health;
+use super::health::state::{Health, Status};
 use super::load::Load;
 use super::peer::PeerTemplate;
 use crate::keep::Keep;
@@ -51,13 +51,14 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The backend of `upstream` in this seat; what was known of it before a reload is found again in `keep`.
-    pub fn new(upstream: &str, seat: Seat, keep: &Keep) -> Self {
+    /// The backend of `upstream` in this seat; what was known of it before a reload is found again in `keep`. `fresh` is the
+    /// health of one that nothing is known of.
+    pub fn new(upstream: &str, seat: Seat, fresh: impl FnOnce() -> Health, keep: &Keep) -> Self {
         let Seat { label, weight, tier, zone, drains, spare, authority, template } = seat;
         let key = BackendStats::key(upstream, &label);
         // Before the state: `Keep` lets nobody in while it makes a thing.
         let stats = keep.get_or(&key, BackendStats::default);
-        let state = keep.get_or(&key, || BackendState::new(stats));
+        let state = keep.get_or(&key, || BackendState::new(stats, fresh()));
         Self { label: label.into(), weight, tier, zone, drains, spare, authority, template, state }
     }
 
@@ -116,6 +117,11 @@ impl Backend {
         self.state.health.is_usable() || self.state.health.is_draining()
     }
 
+    /// What all that is known of it adds up to.
+    pub fn status(&self) -> Status {
+        if self.drains { Status::Draining } else { self.state.health.status() }
+    }
+
     /// The peer for one try of a request. See [`PeerTemplate::peer`].
     pub fn peer(&self, remaining: Option<Duration>, per_try: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
         self.template.peer(remaining, per_try, upgrade)
@@ -141,9 +147,9 @@ pub struct BackendState {
 }
 
 impl BackendState {
-    fn new(stats: Arc<BackendStats>) -> Self {
+    fn new(stats: Arc<BackendStats>, health: Health) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Relaxed), load: Arc::default(), health: Health::default(), stats }
+        Self { id: NEXT.fetch_add(1, Relaxed), load: Arc::default(), health, stats }
     }
 
     /// Requests under way.
@@ -231,7 +237,7 @@ mod tests {
             authority: HeaderValue::from_static("10.0.0.1"),
             template: PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default()),
         };
-        Arc::new(Backend::new("api", seat, keep))
+        Arc::new(Backend::new("api", seat, Health::default, keep))
     }
 
     #[test]

@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::address::ServerAddress;
 use super::balance;
+use super::health;
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
 use super::sticky;
@@ -55,6 +56,8 @@ pub struct Settings {
     /// server is well, and at one that drains; else the client gets another server, and its cookie is renewed. A response
     /// with a status of 500 or more begins none. Default: `false`.
     pub sticky: sticky::Config,
+    /// How the gateway learns which servers are well.
+    pub health: health::config::Config,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
     /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as

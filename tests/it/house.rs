@@ -10,7 +10,7 @@ use regex::Regex;
 /// The floors from the ground up; a module imports only from floors below its own.
 const FLOORS: &[&[&str]] = &[
     &["units", "diag", "keep", "reply"],
-    &["exchange"],
+    &["exchange", "http_client"],
     &["template"],
     &["field", "observe"],
     &["filter", "action", "upstream", "forwarded"],
