@@ -1,5 +1,6 @@
 //! The examples in conf/ are good documents, and what their comments promise is what a request meets.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -103,6 +104,45 @@ fn the_demo_does_what_it_says() {
     let nowhere = gateway.get("/nowhere");
     assert_eq!((nowhere.status, &*nowhere.text()), (404, "Nothing lives here. Try /shop/hello\n"));
     assert_eq!(gateway.request(&get("/").host("static.localhost")).text(), "<h1>another site</h1>\n");
+}
+
+#[test]
+fn policies_choose_as_they_say() {
+    let origins = ["one", "two", "three"].map(Origin::named);
+    let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two"), ("127.0.0.1:9103", "@three")];
+    let gateway = start("policies.yaml", &origins.each_ref(), &addresses);
+    let all = |requests: &dyn Fn(usize) -> Request| -> BTreeSet<String> {
+        (0..30).map(|number| gateway.request(&requests(number)).echo().origin).collect()
+    };
+    let turns: Vec<_> = (0..6).map(|_| gateway.get("/turns/").echo().origin).collect();
+    assert_eq!(turns.iter().filter(|origin| *origin == "one").count(), 4, "{turns:?}");
+    for path in ["/reports/", "/fleet/", "/tiles/"] {
+        assert_eq!(all(&|_| get(path)).len(), 3, "{path}");
+    }
+    assert!(!all(&|_| get("/regions/")).is_empty());
+    assert_eq!(all(&|number| get(&format!("/assets/{number}.js"))).len(), 3);
+    assert_eq!(all(&|number| get(&format!("/users/{number}?user=7"))).len(), 1);
+    assert_eq!(all(&|number| get(&format!("/users/?user={number}"))).len(), 3);
+    assert_eq!(all(&|_| get("/games/")).len(), 1);
+}
+
+#[test]
+fn sticky_keeps_clients_as_it_says() {
+    let origins = ["one", "two"].map(Origin::named);
+    let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two")];
+    let gateway = start("sticky.yaml", &origins.each_ref(), &addresses);
+    for (path, drained) in [("/shop/", false), ("/forum/", true)] {
+        for _ in 0..5 {
+            let first = gateway.get(path);
+            let field = first.header("set-cookie").unwrap();
+            let cookie = field.split(';').next().unwrap();
+            assert_eq!((cookie.starts_with("shop_server="), field.contains("Max-Age=28800")), (!drained, !drained));
+            let again = gateway.request(&get(path).header("Cookie", cookie));
+            assert_eq!(again.header("set-cookie"), None);
+            assert_eq!(again.echo().origin, first.echo().origin);
+            assert!(!drained || first.echo().origin == "one");
+        }
+    }
 }
 
 #[test]
