@@ -10,9 +10,11 @@ mod proof;
 mod wait;
 mod websocket;
 mod wire;
+mod worker;
 
 pub(crate) use client::{Connection, H2, Request, Response, get};
 pub(crate) use gateway::{Gateway, Running, edgeway};
 pub(crate) use origin::{Origin, reserved_port};
 pub(crate) use wait::{DEADLINE, await_some, eventually};
 pub(crate) use websocket::WebSocket;
+pub(crate) use worker::{Pace, Worker};
