@@ -1,32 +1,87 @@
-//! Where operators look in: its own listener, and the table of endpoints, one row each.
+//! Where operators look in and step in: its own listener, and the table of endpoints, one row each.
 
 mod answer;
 mod status;
+mod upstreams;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ORIGIN};
 use http::{Method, Response, StatusCode};
 use pingora::apps::http_app::ServeHttp;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use crate::gateway::Gateway;
 use crate::listen::Connection;
 use answer::Answer;
 
-/// One endpoint: its path, what it tells, and how.
+/// One endpoint: how and where it is asked, what it tells or does, and how.
 struct Endpoint {
+    method: Method,
+    /// A segment in braces is whatever stands there.
     path: &'static str,
     about: &'static str,
-    answer: fn(&Gateway) -> Answer,
+    answer: fn(&Gateway, &[String]) -> Answer,
 }
 
 const ENDPOINTS: &[Endpoint] = &[
-    Endpoint { path: "/metrics", about: "what is counted, for Prometheus", answer: status::metrics },
-    Endpoint { path: "/healthz", about: "200 while the process lives", answer: status::healthz },
-    Endpoint { path: "/readyz", about: "200 while it takes requests, 503 while it drains", answer: status::readyz },
+    get("/metrics", "what is counted, for Prometheus", status::metrics),
+    get("/healthz", "200 while the process lives", status::healthz),
+    get("/readyz", "200 while it takes requests, 503 while it drains", status::readyz),
+    get("/upstreams", "all upstreams and their backends, as JSON", upstreams::list),
+    post("/upstreams/{upstream}/backends/{address}/drain", "it takes nothing new", upstreams::drain),
+    post("/upstreams/{upstream}/backends/{address}/undrain", "it takes requests again", upstreams::undrain),
 ];
+
+const fn get(path: &'static str, about: &'static str, answer: fn(&Gateway, &[String]) -> Answer) -> Endpoint {
+    Endpoint { method: Method::GET, path, about, answer }
+}
+
+const fn post(path: &'static str, about: &'static str, answer: fn(&Gateway, &[String]) -> Answer) -> Endpoint {
+    Endpoint { method: Method::POST, path, about, answer }
+}
+
+impl Endpoint {
+    /// What stands in the braces, decoded; `None`: another path.
+    fn parts(&self, path: &str) -> Option<Vec<String>> {
+        let mut parts = Vec::new();
+        let mut asked = path.split('/');
+        for known in self.path.split('/') {
+            let segment = asked.next()?;
+            if known.starts_with('{') {
+                parts.push(decoded(segment)?);
+            } else if known != segment {
+                return None;
+            }
+        }
+        asked.next().is_none().then_some(parts)
+    }
+
+    fn takes(&self, method: &Method) -> bool {
+        self.method == *method || self.method == Method::GET && *method == Method::HEAD
+    }
+}
+
+/// The text that a segment of a path stands for (RFC 3986 2.1).
+fn decoded(segment: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, after) = match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                ((digit(high)? * 16 + digit(low)?) as u8, after)
+            }
+            (b'%', _) => return None,
+            _ => (*first, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    String::from_utf8(bytes).ok()
+}
 
 /// The admin side of a gateway.
 pub struct Admin {
@@ -39,18 +94,22 @@ impl Admin {
         Self { gateway }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Answer {
-        let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| endpoint.path == path) else {
-            let status = if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND };
-            let rows: Vec<String> =
-                ENDPOINTS.iter().map(|known| format!("{:<10} {}\n", known.path, known.about)).collect();
-            return Answer::text(status, rows.concat());
-        };
-        if matches!(*method, Method::GET | Method::HEAD) {
-            (endpoint.answer)(&self.gateway)
-        } else {
-            Answer::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned())
+    fn answer(&self, head: &RequestHeader) -> Answer {
+        let path = head.uri.path();
+        let there = || ENDPOINTS.iter().filter_map(|endpoint| Some((endpoint, endpoint.parts(path)?)));
+        if let Some((endpoint, parts)) = there().find(|(endpoint, _)| endpoint.takes(&head.method)) {
+            if endpoint.method == Method::POST && head.headers.contains_key(ORIGIN) {
+                // A page of some site, opened by an operator, could send it.
+                return Answer::text(StatusCode::FORBIDDEN, "not from a browser\n".to_owned());
+            }
+            return (endpoint.answer)(&self.gateway, &parts);
         }
+        if let Some((endpoint, _)) = there().next() {
+            return Answer::other_method(if endpoint.method == Method::GET { "GET, HEAD" } else { "POST" });
+        }
+        let status = if path == "/" { StatusCode::OK } else { StatusCode::NOT_FOUND };
+        let row = |known: &Endpoint| format!("{:<4} {:<51} {}\n", known.method.as_str(), known.path, known.about);
+        Answer::text(status, ENDPOINTS.iter().map(row).collect())
     }
 }
 
@@ -61,16 +120,41 @@ impl ServeHttp for Admin {
             connection.begin_request();
         }
         let head = session.req_header();
-        let answer = self.answer(&head.method, head.uri.path());
+        let answer = self.answer(head);
         let mut response = Response::builder()
             .status(answer.status)
             .header(CONTENT_TYPE, answer.content_type)
             .header(CONTENT_LENGTH, answer.body.len())
             .header(CACHE_CONTROL, "no-store");
-        if answer.status == StatusCode::METHOD_NOT_ALLOWED {
-            response = response.header(ALLOW, "GET, HEAD");
+        if let Some(methods) = answer.allow {
+            response = response.header(ALLOW, methods);
         }
         let body = if head.method == Method::HEAD { Vec::new() } else { answer.body };
         response.body(body).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_gives_what_stands_in_its_braces() {
+        let endpoint = post("/upstreams/{upstream}/backends/{address}/drain", "", upstreams::drain);
+        for (path, parts) in [
+            ("/upstreams/api/backends/127.0.0.1:80/drain", Some(["api", "127.0.0.1:80"])),
+            ("/upstreams/a%20b/backends/unix:%2Frun%2fapp.sock/drain", Some(["a b", "unix:/run/app.sock"])),
+            ("/upstreams/api/backends/%5B::1%5D:80/drain", Some(["api", "[::1]:80"])),
+            ("/upstreams/api/backends/x/drain/", None),
+            ("/upstreams/api/backends/x", None),
+            ("/upstreams/api/servers/x/drain", None),
+            ("/upstreams/api/backends/%/drain", None),
+            ("/upstreams/api/backends/%4/drain", None),
+            ("/upstreams/api/backends/%+1/drain", None),
+            ("/upstreams/api/backends/%ff/drain", None),
+        ] {
+            let parts = parts.map(|parts| parts.map(str::to_owned).to_vec());
+            assert_eq!(endpoint.parts(path), parts, "{path}");
+        }
     }
 }

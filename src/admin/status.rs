@@ -6,21 +6,22 @@ use super::answer::Answer;
 use crate::gateway::Gateway;
 use crate::observe::metrics::{self, About};
 
-pub(super) fn metrics(gateway: &Gateway) -> Answer {
+pub(super) fn metrics(gateway: &Gateway, _: &[String]) -> Answer {
     let about =
         About { version: env!("CARGO_PKG_VERSION"), pingora: "0.9.1", started_at: gateway.started_at.as_secs_f64() };
     Answer {
         status: StatusCode::OK,
         content_type: metrics::CONTENT_TYPE,
         body: metrics::render(&gateway.stats, &gateway.keep, about).into_bytes(),
+        allow: None,
     }
 }
 
-pub(super) fn healthz(_: &Gateway) -> Answer {
+pub(super) fn healthz(_: &Gateway, _: &[String]) -> Answer {
     Answer::text(StatusCode::OK, "ok\n".to_owned())
 }
 
-pub(super) fn readyz(gateway: &Gateway) -> Answer {
+pub(super) fn readyz(gateway: &Gateway, _: &[String]) -> Answer {
     if gateway.listeners.is_draining() {
         Answer::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned())
     } else {

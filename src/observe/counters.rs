@@ -149,9 +149,20 @@ pub struct BackendStats {
     pub retries: Counter,
     /// Requests under way.
     pub active: Gauge,
+    /// Active health checks that succeeded.
+    pub checks_passed: Counter,
+    /// Active health checks that failed.
+    pub checks_failed: Counter,
+    /// How often it was left out because requests failed there.
+    pub ejections: Counter,
+    /// What its health adds up to: a position in [`BackendStats::STATES`].
+    pub state: Gauge,
 }
 
 impl BackendStats {
+    /// What the health of a backend can add up to. Only the first takes requests.
+    pub const STATES: [&'static str; 5] = ["up", "checking", "down", "ejected", "draining"];
+
     /// The key under which `Keep` holds them: the names of upstream and backend, both for labels.
     pub fn key(upstream: &str, backend: &str) -> String {
         format!("{upstream}\n{backend}")

@@ -108,6 +108,22 @@ metrics! {
     GAUGE "edgeway_upstream_active_requests" {"upstream", "backend"} "Requests under way at a backend."
         = Backend |backend, series| series.value(&[], backend.active.get() as f64);
 
+    GAUGE "edgeway_upstream_backend_up" {"upstream", "backend"} "Whether a backend takes requests: 1 or 0."
+        = Backend |backend, series| series.value(&[], f64::from(u8::from(backend.state.get() == 0)));
+    GAUGE "edgeway_upstream_backend_state" {"upstream", "backend", "state"} "1 for the state of a backend: `up`, `checking` (not checked yet), `down` (checks fail), `ejected` (requests failed), `draining` (by an operator); 0 for the others."
+        = Backend |backend, series| {
+            for (index, state) in (0..).zip(BackendStats::STATES) {
+                series.value(&[state], f64::from(u8::from(backend.state.get() == index)));
+            }
+        };
+    COUNTER "edgeway_upstream_health_checks_total" {"upstream", "backend", "result"} "Active health checks: `passed` or `failed`."
+        = Backend |backend, series| {
+            series.counter(&["passed"], &backend.checks_passed);
+            series.counter(&["failed"], &backend.checks_failed);
+        };
+    COUNTER "edgeway_upstream_ejections_total" {"upstream", "backend"} "How often a backend was left out because requests failed there."
+        = Backend |backend, series| series.counter(&[], &backend.ejections);
+
     COUNTER "edgeway_upstream_refused_total" {"upstream", "reason"} "Requests that no backend took: there is none (`no_backend`), none is well (`no_healthy_backend`), all were tried (`all_tried`), a limit is reached (`limit`), the queue is full (`queue_full`), the wait in it was too long (`queue_timeout`), or the circuit is open (`circuit_open`)."
         = Upstream |upstream, series| {
             for (reason, count) in UpstreamStats::REASONS.iter().zip(&upstream.refused) {
@@ -256,7 +272,8 @@ fn shown<T>(mut all: Vec<(String, Arc<T>)>, touched: impl Fn(&T) -> bool) -> Vec
 fn is_touched(backend: &BackendStats) -> bool {
     backend.requests.read() != [0; 6]
         || backend.active.get() != 0
-        || backend.connect_errors.get() + backend.retries.get() != 0
+        || backend.connect_errors.get() + backend.retries.get() + backend.ejections.get() != 0
+        || backend.state.get() != 0
 }
 
 fn seconds(micros: u64) -> f64 {

@@ -62,8 +62,12 @@ pub(super) fn fail_try(ctx: &mut Ctx, outcome: Outcome) {
 }
 
 /// A response broke off after the client got its head.
-pub(super) fn learn_break(ctx: &Ctx, error: &Error) {
-    if let (Some(upstream), Some(attempt), ErrorSource::Upstream) = (&ctx.upstream, &ctx.attempt, error.esource()) {
+pub(super) fn learn_break(ctx: &mut Ctx, error: &Error) {
+    let ErrorSource::Upstream = error.esource() else { return };
+    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &mut ctx.attempt)
+        // Its status may have counted against the backend already.
+        && !std::mem::replace(&mut attempt.failed, true)
+    {
         let outcome = if Cause::of(error) == Cause::Timeout { Outcome::Timeout } else { Outcome::Reset };
         upstream.learn(attempt.lease.backend(), outcome, attempt.began.elapsed());
     }

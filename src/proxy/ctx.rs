@@ -55,6 +55,8 @@ pub struct Attempt {
     pub began: Instant,
     /// Whether the response has begun that the client gets.
     pub answered: bool,
+    /// Whether it counts against the backend.
+    pub failed: bool,
 }
 
 /// A try to come. Its place at the backend is taken already, so that nothing can keep it from being made.

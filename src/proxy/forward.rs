@@ -50,7 +50,7 @@ pub(super) async fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<H
     }
     ctx.exchange.tries += 1;
     let peer = lease.backend().peer(remaining, retry(ctx, &upstream).per_try(), upgrade);
-    ctx.attempt = Some(Attempt { lease, began: now, answered: false });
+    ctx.attempt = Some(Attempt { lease, began: now, answered: false, failed: false });
     Ok(peer)
 }
 

@@ -155,7 +155,9 @@ impl UnderWay {
         if outcome == Outcome::Connect {
             backend.stats().connect_errors.inc();
         }
-        upstream.learn(backend, outcome, took);
+        if !upstream.learn(backend, outcome, took) {
+            upstream.went_well(backend);
+        }
         if let Some(limits) = upstream.limits() {
             limits.settle(&mut held, outcome.is_gateway_failure());
         }

@@ -15,6 +15,9 @@ pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
     ctx.exchange.bytes_sent = session.body_bytes_sent() as u64;
     ctx.exchange.bytes_received = session.body_bytes_read() as u64;
     if let Some(attempt) = &mut ctx.attempt {
+        if let Some(upstream) = ctx.upstream.as_ref().filter(|_| attempt.answered && !attempt.failed) {
+            upstream.went_well(attempt.lease.backend());
+        }
         attempt.lease.end();
     }
     // A request that waits for its place need not wait for the log.

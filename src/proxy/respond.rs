@@ -63,14 +63,14 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
 
 /// A backend has answered: counts it, and lets its upstream learn.
 fn learn(status: StatusCode, ctx: &mut Ctx) {
-    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return };
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &mut ctx.attempt) else { return };
     let now = Instant::now();
     ctx.exchange.first_byte = Some(now.duration_since(ctx.exchange.started));
     let took = now.duration_since(attempt.began);
     let backend = attempt.lease.backend();
     backend.stats().first_byte.observe(took);
     backend.stats().requests.count(status.as_u16());
-    upstream.learn(backend, Outcome::Status(status.as_u16()), took);
+    attempt.failed = upstream.learn(backend, Outcome::Status(status.as_u16()), took);
 }
 
 /// What the client gets.

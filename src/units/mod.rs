@@ -7,6 +7,7 @@ mod cidr_set;
 mod human_duration;
 mod one_or_many;
 mod percent;
+mod status_range;
 
 pub use byte_rate::ByteRate;
 pub use byte_size::ByteSize;
@@ -15,6 +16,7 @@ pub use cidr_set::CidrSet;
 pub use human_duration::HumanDuration;
 pub use one_or_many::OneOrMany;
 pub use percent::Percent;
+pub use status_range::StatusRange;
 
 /// Gives a unit with `FromStr` and `Display` its serde and schema sides: in the document it is text.
 macro_rules! text_unit {

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 
-use super::health::state::Health;
+use super::health::state::{Health, Status};
 use super::limits::connections::Connections;
 use super::limits::{Gate, OfServer};
 use super::load::Load;
@@ -59,14 +59,20 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The backend of `upstream` in this seat; what was known of it before a reload is found again in `keep`. `gate`: where
-    /// the requests of an upstream with limits enter.
-    pub fn new(upstream: &str, seat: Seat, gate: Option<&Arc<Gate>>, keep: &Keep) -> Self {
+    /// The backend of `upstream` in this seat; what was known of it before a reload is found again in `keep`. `fresh` is the
+    /// health of one that nothing is known of; `gate`: where the requests of an upstream with limits enter.
+    pub fn new(
+        upstream: &str,
+        seat: Seat,
+        fresh: impl FnOnce() -> Health,
+        gate: Option<&Arc<Gate>>,
+        keep: &Keep,
+    ) -> Self {
         let Seat { label, weight, tier, zone, drains, spare, authority, mut template, limits } = seat;
         let key = BackendStats::key(upstream, &label);
         // Before the state: `Keep` lets nobody in while it makes a thing.
         let stats = keep.get_or(&key, BackendStats::default);
-        let state = keep.get_or(&key, || BackendState::new(stats));
+        let state = keep.get_or(&key, || BackendState::new(stats, fresh()));
         if let Some(most) = limits.connections {
             let open = keep.get_or(&key, OpenConnections::default);
             template.limit(keep.get_or(&key, || Connections::new(open)), most, &key);
@@ -125,6 +131,11 @@ impl Backend {
         !self.drains && self.state.health.is_usable()
     }
 
+    /// What all that is known of it adds up to.
+    pub fn status(&self) -> Status {
+        if self.drains { Status::Draining } else { self.state.health.status() }
+    }
+
     /// The peer for one try of a request. See [`PeerTemplate::peer`].
     pub fn peer(&self, remaining: Option<Duration>, per_try: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
         self.template.peer(remaining, per_try, upgrade)
@@ -156,9 +167,9 @@ pub struct BackendState {
 }
 
 impl BackendState {
-    fn new(stats: Arc<BackendStats>) -> Self {
+    fn new(stats: Arc<BackendStats>, health: Health) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self { id: NEXT.fetch_add(1, Relaxed), load: Arc::default(), health: Health::default(), stats }
+        Self { id: NEXT.fetch_add(1, Relaxed), load: Arc::default(), health, stats }
     }
 
     /// Requests under way.
@@ -254,7 +265,7 @@ mod tests {
             template: PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default()),
             limits,
         };
-        Arc::new(Backend::new("api", seat, None, keep))
+        Arc::new(Backend::new("api", seat, Health::default, None, keep))
     }
 
     #[test]

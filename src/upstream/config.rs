@@ -11,6 +11,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::address::ServerAddress;
 use super::balance;
+use super::health;
 use super::limits::{self, OfServer};
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub balance: balance::Config,
     /// Which servers are preferred for being near.
     pub zone: Option<Zone>,
+    /// How the gateway learns which servers are well.
+    pub health: health::config::Config,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
     /// How much the upstream and its servers take at once, and what becomes of the requests above that.

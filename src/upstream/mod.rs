@@ -23,6 +23,8 @@ pub mod resolve;
 pub mod retry;
 mod servers;
 mod view;
+#[cfg(test)]
+mod view_tests;
 
 pub use address::looks_like_address;
 pub use backend::{Backend, Lease, Seat, Tried};
@@ -45,11 +47,16 @@ use tokio::task::AbortHandle;
 
 use crate::diag::Scope;
 use crate::exchange::Facts;
+use crate::http_client::HttpClient;
 use crate::keep::Keep;
 use crate::observe::UpstreamStats;
 use crate::units::Percent;
 use clock::Micros;
 use config::Host;
+use health::active::Checks;
+use health::passive::Ejector;
+use health::rounds::{Rounds, Watched};
+use health::state::{Change, Health, Start};
 use limits::Gate;
 use limits::budget::{Budget, RetryPermit};
 use resolve::LastGood;
@@ -72,6 +79,12 @@ pub struct Upstream {
     host: HostField,
     keep_server_headers: bool,
     learns_latency: bool,
+    /// What a backend that nothing is known of counts as.
+    start_as: Start,
+    /// Asks the backends how they are, of the gateway's own accord.
+    checks: Option<(Arc<Checks>, Arc<HttpClient>)>,
+    /// Leaves those out at which requests fail.
+    ejector: Option<Ejector>,
     total: Duration,
     tunnel: Duration,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -102,17 +115,22 @@ impl Upstream {
         settings.balance.check(&at.key("balance"));
         let retry = settings.retry.build(&at.key("retry"));
         let host = host_field(&settings.host, &at.key("host"));
+        let health_at = at.key("health");
+        let has_socket = settings.servers.iter().any(|server| server.settings.address.starts_with("unix:"));
+        let checks = settings.health.active.as_ref().map(|active| active.build(has_socket, &health_at.key("active")));
+        let ejection = settings.health.passive.build(&health_at.key("passive"));
         let of_servers = config.check_limits(at);
         let servers = servers::build(config, resolved, at)?;
         let name: Arc<str> = name.into();
         let rules = Rules {
             name: Arc::clone(&name),
             balance: settings.balance.clone(),
-            panic: Percent::default(),
+            panic: settings.health.panic,
             zone: settings.zone.clone(),
         };
+        let start_as = settings.health.start();
         let limits = Limits::build(&name, &settings.limits, of_servers, keep);
-        let backends = backends(&name, servers.seats, limits.as_ref().map(Limits::gate), keep);
+        let backends = backends(&name, servers.seats, start_as, limits.as_ref().map(Limits::gate), keep);
         let view = View::make(&backends, &rules, keep, clock::now());
         Some(Self {
             learns_latency: rules.balance.name() == "peak_ewma",
@@ -127,6 +145,12 @@ impl Upstream {
             stats: keep.get_or(&name, UpstreamStats::default),
             host: host?,
             keep_server_headers: settings.keep_server_headers,
+            start_as,
+            checks: match checks {
+                Some(checks) => Some((Arc::new(checks?), keep.get_or("", HttpClient::new))),
+                None => None,
+            },
+            ejector: ejection.map(Ejector::new),
             total: settings.timeouts.total.0,
             tunnel: settings.timeouts.tunnel.0,
             tasks: Mutex::default(),
@@ -208,8 +232,9 @@ impl Upstream {
         self.current.load().view.explain(facts, clock::now())
     }
 
-    /// Learns how a try went that began `took` ago.
-    pub fn learn(&self, backend: &Backend, outcome: Outcome, took: Duration) {
+    /// Learns how a try went that began `took` ago. True: it counts against the backend. That it went well is believed
+    /// only once all of it is over: see [`Upstream::went_well`].
+    pub fn learn(&self, backend: &Backend, outcome: Outcome, took: Duration) -> bool {
         if self.learns_latency {
             let latency = if outcome.is_good() { took } else { took + outcome::PENALTY };
             backend.state().load.observe(latency, clock::now());
@@ -217,6 +242,35 @@ impl Upstream {
         if let Some(limits) = &self.limits {
             limits.learn(outcome.is_gateway_failure(), took);
         }
+        let Some(ejector) = self.ejector.as_ref().filter(|ejector| ejector.is_failure(outcome)) else { return false };
+        if let Some(change) = ejector.fail(backend, &self.current.load().backends, clock::now()) {
+            backend.stats().ejections.inc();
+            self.tell(backend, change, &outcome);
+        }
+        true
+    }
+
+    /// Learns that a try went well from its beginning to its end.
+    pub fn went_well(&self, backend: &Backend) {
+        if let Some(ejector) = &self.ejector {
+            ejector.succeed(backend, clock::now);
+        }
+    }
+
+    /// Lets the backends of this name finish what they have and take nothing new, or ends that. False: there is none.
+    pub fn drain(&self, label: &str, drains: bool) -> bool {
+        let backends = self.backends();
+        let Some(backend) = backends.iter().find(|backend| **backend.label() == *label) else { return false };
+        if let Some(change) = backend.state().health.set_drain(drains, clock::now()) {
+            self.tell(backend, change, &"an operator says so");
+        }
+        true
+    }
+
+    /// What share of its weight a backend has at the moment: nothing while it takes no requests, less than all after it came
+    /// back.
+    pub fn share(&self, backend: &Backend) -> f64 {
+        if backend.is_usable() { view::share(backend, &self.rules, clock::now()) } else { 0.0 }
     }
 
     /// The `Host` field for a request to this backend; `None`: the client's own.
@@ -231,9 +285,12 @@ impl Upstream {
     /// Makes these its backends: all at once, and those that it had already keep their state. Requests under way stay
     /// where they are. For a thread that serves no requests.
     pub fn update(&self, seats: Vec<Seat>) {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let gate = self.limits.as_ref().map(Limits::gate);
-        self.publish(backends(&self.name, seats, gate, &self.keep), clock::now());
+        self.publish(backends(&self.name, seats, self.start_as, gate, &self.keep), clock::now());
+        drop(writer);
+        // For the checks, and because the new view has another date.
+        self.changed();
     }
 
     /// Looks at the health of its backends anew; tells when that must be done again at the latest. For a thread that serves
@@ -244,6 +301,9 @@ impl Upstream {
     }
 
     fn publish(&self, backends: Arc<[Arc<Backend>]>, now: Micros) -> Option<Micros> {
+        for backend in &*backends {
+            self.tend(backend, now);
+        }
         let view = View::make(&backends, &self.rules, &self.keep, now);
         let expires = view.expires;
         self.current.store(Arc::new(Current { backends, view }));
@@ -254,14 +314,39 @@ impl Upstream {
         expires
     }
 
+    /// Ends what is over of a backend's health.
+    fn tend(&self, backend: &Backend, now: Micros) {
+        let health = &backend.state().health;
+        // What the document before had watched, nobody watches now.
+        let forgotten = if self.checks.is_none() { health.forget_probes(now) } else { None };
+        let over = match &self.ejector {
+            Some(_) => health.expire(now),
+            None => health.forget_ejections(now),
+        };
+        for change in [forgotten, over].into_iter().flatten() {
+            change.log(&self.name, backend.label(), &"its time is over");
+        }
+        backend.stats().state.set(backend.status() as i64);
+    }
+
+    /// Tells of a change of a backend's health: operators, and the view, which is made anew soon.
+    fn tell(&self, backend: &Backend, change: Change, why: &dyn std::fmt::Display) {
+        change.log(&self.name, backend.label(), why);
+        self.changed();
+    }
+
     /// Says that the health of a backend has changed: the view is made anew soon.
     pub fn changed(&self) {
         self.news.0.send_replace(());
     }
 
-    /// Begins what goes on beside the requests: the view is kept up to date.
+    /// Begins what goes on beside the requests: the view is kept up to date, the backends are checked.
     pub fn start(self: &Arc<Self>, runtime: &Handle) {
-        let tasks = [runtime.spawn(keep_view(Arc::downgrade(self), self.news.0.subscribe()))];
+        let mut tasks = vec![runtime.spawn(keep_view(Arc::downgrade(self), self.news.0.subscribe()))];
+        if let Some((checks, client)) = self.checks.clone() {
+            let rounds = Rounds { upstream: Arc::downgrade(self), checks, client, news: self.news.0.subscribe() };
+            tasks.push(runtime.spawn(rounds.go()));
+        }
         let mut running = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         running.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
     }
@@ -274,14 +359,31 @@ impl Upstream {
     }
 }
 
+impl Watched for Upstream {
+    fn backends(&self) -> Arc<[Arc<Backend>]> {
+        Self::backends(self)
+    }
+
+    fn hear(&self, backend: &Backend, change: Change, why: &str) {
+        self.tell(backend, change, &why);
+    }
+}
+
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-fn backends(upstream: &str, seats: Vec<Seat>, gate: Option<&Arc<Gate>>, keep: &Keep) -> Arc<[Arc<Backend>]> {
-    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, gate, keep))).collect()
+fn backends(
+    upstream: &str,
+    seats: Vec<Seat>,
+    start: Start,
+    gate: Option<&Arc<Gate>>,
+    keep: &Keep,
+) -> Arc<[Arc<Backend>]> {
+    let fresh = || Health::new(start).joined(clock::now());
+    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, fresh, gate, keep))).collect()
 }
 
 /// Makes the view anew whenever something has changed, or time has made it out of date.

@@ -1,5 +1,6 @@
 //! `Outcome`: how a try at a backend went, as health, limits and policies learn it.
 
+use std::fmt;
 use std::time::Duration;
 
 /// What a failure counts for beside the time it took, where latency decides: a backend that fails fast is not a fast one.
@@ -28,5 +29,17 @@ impl Outcome {
     /// (502, 503, 504; RFC 9110, 15.6.3 to 15.6.5).
     pub fn is_gateway_failure(self) -> bool {
         !matches!(self, Self::Status(status) if !matches!(status, 502..=504))
+    }
+}
+
+/// As a clause for logs.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "it answered {status}"),
+            Self::Connect => f.write_str("it could not be connected to"),
+            Self::Reset => f.write_str("it broke off"),
+            Self::Timeout => f.write_str("it was silent for too long"),
+        }
     }
 }

@@ -98,7 +98,8 @@ impl View {
             group.pass_over(tried, &mut passed);
             while let Some(index) = group.policy.pick(&Ask { facts, now, passed: &passed }) {
                 let backend = &group.backends[index];
-                if !group.trusts_health || backend.is_usable() {
+                let may = if group.trusts_health { backend.is_usable() } else { !backend.is_draining() };
+                if may {
                     if let Some(lease) = backend.lease() {
                         return Ok(lease);
                     }
@@ -234,16 +235,9 @@ impl Maker<'_> {
 
     /// How far a backend is on its way to full weight, of [`STEPS`].
     fn step(&mut self, backend: &Backend) -> u32 {
-        let ramp = clock::micros(self.rules.balance.slow_start());
-        let Some(since) = backend.state().health.well_since() else { return STEPS };
-        let age = self.now.saturating_sub(since);
-        if age >= ramp {
-            return STEPS;
-        }
-        let each = (ramp / u64::from(STEPS)).max(1);
-        let done = age / each;
-        self.expire_at(Some(since + (done + 1) * each));
-        u32::try_from(done + 1).unwrap_or(STEPS).min(STEPS)
+        let (step, until) = step(backend, self.rules, self.now);
+        self.expire_at(until);
+        step
     }
 
     fn expire_at(&mut self, moment: Option<Micros>) {
@@ -251,6 +245,24 @@ impl Maker<'_> {
             self.expires = Some(self.expires.map_or(moment, |known| known.min(moment)));
         }
     }
+}
+
+/// How far a backend is on its way to full weight, of [`STEPS`], and when it gets further.
+fn step(backend: &Backend, rules: &Rules, now: Micros) -> (u32, Option<Micros>) {
+    let ramp = clock::micros(rules.balance.slow_start());
+    let Some(since) = backend.state().health.well_since() else { return (STEPS, None) };
+    let age = now.saturating_sub(since);
+    if age >= ramp {
+        return (STEPS, None);
+    }
+    let each = (ramp / u64::from(STEPS)).max(1);
+    let done = age / each;
+    (u32::try_from(done + 1).unwrap_or(STEPS).min(STEPS), Some(since + (done + 1) * each))
+}
+
+/// What share of its weight a usable backend has.
+pub(super) fn share(backend: &Backend, rules: &Rules, now: Micros) -> f64 {
+    f64::from(step(backend, rules, now).0) / f64::from(STEPS)
 }
 
 /// Until then, counted from now.

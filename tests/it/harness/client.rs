@@ -49,7 +49,16 @@ impl Request {
         self.header("Content-Length", &length)
     }
 
+    /// How long its body is.
+    pub(crate) fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// As it goes over the wire.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {

@@ -247,6 +247,13 @@ impl Gateway {
         ask(&admin, &get(path)).unwrap_or_else(|error| panic!("admin {path}: {error}"))
     }
 
+    /// Sends a request to the admin listener.
+    #[track_caller]
+    pub(crate) fn admin_request(&self, request: &Request) -> Response {
+        let admin = admin_address(&fs::read_to_string(self.place.file()).unwrap()).expect("an admin listener");
+        ask(&admin, request).unwrap_or_else(|error| panic!("admin {}: {error}", request.target()))
+    }
+
     #[track_caller]
     pub(crate) fn metrics(&self) -> Metrics {
         Metrics::parse(&self.admin("/metrics").text())

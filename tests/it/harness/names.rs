@@ -30,6 +30,16 @@ pub(crate) const UPSTREAM_CONNECTIONS: &str = "edgeway_upstream_open_connections
 pub(crate) const RETRIES_REFUSED: &str = "edgeway_upstream_retry_budget_exhausted_total";
 /// Copies of requests, by `site`, `route` and `result`.
 pub(crate) const MIRRORED: &str = "edgeway_mirrored_requests_total";
+/// Requests under way, by `upstream` and `backend`.
+pub(crate) const ACTIVE: &str = "edgeway_upstream_active_requests";
+/// Whether a backend takes requests, by `upstream` and `backend`.
+pub(crate) const BACKEND_UP: &str = "edgeway_upstream_backend_up";
+/// What the health of a backend adds up to, by `upstream`, `backend` and `state`.
+pub(crate) const BACKEND_STATE: &str = "edgeway_upstream_backend_state";
+/// Active health checks, by `upstream`, `backend` and `result`.
+pub(crate) const HEALTH_CHECKS: &str = "edgeway_upstream_health_checks_total";
+/// How often a backend was left out, by `upstream` and `backend`.
+pub(crate) const EJECTIONS: &str = "edgeway_upstream_ejections_total";
 /// How long requests took, by `site` and `route`.
 pub(crate) const DURATION_COUNT: &str = "edgeway_request_duration_seconds_count";
 /// How long connecting took, by `upstream` and `backend`.
