@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::mirror::Copying;
 use crate::exchange::{Exchange, Facts};
 use crate::gateway::snapshot::Snapshot;
 use crate::listen::Connection;
@@ -38,6 +39,8 @@ pub struct Ctx {
     pub retry: Option<RetryPermit>,
     /// In how many seconds the client had better ask again, when no backend takes the request.
     pub retry_after: Option<u64>,
+    /// The copy that the route's mirror gets.
+    pub copy: Copying,
     /// When the whole exchange must be over. `None`: not proxied, or upgraded.
     pub deadline: Option<Instant>,
     /// Whether a piece of the response's body has passed.
@@ -79,6 +82,7 @@ impl Ctx {
             held: Held::default(),
             retry: None,
             retry_after: None,
+            copy: Copying::default(),
             deadline: None,
             body_began: false,
         }
