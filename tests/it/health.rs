@@ -67,7 +67,7 @@ fn a_failing_check_takes_a_server_out_and_a_good_one_brings_it_back() {
 upstreams:
   api:
     servers: ["@a", "@b"]
-    health: { active: { http: /healthz, every: 50ms, rise: 2, fall: 2 } }
+    health: { active: { http: /healthz, every: 50ms, timeout: 5s, rise: 2, fall: 2 } }
 log: { level: info }
 sites:
   - proxy: api
@@ -102,7 +102,7 @@ fn a_server_that_does_not_listen_is_found_by_a_connection() {
 upstreams:
   api:
     servers: ["@a", "@b"]
-    health: { active: { tcp: true, every: 50ms }, passive: false }
+    health: { active: { tcp: true, every: 50ms, timeout: 5s }, passive: false }
 sites:
   - proxy: api
 "#,
@@ -124,7 +124,7 @@ fn a_server_is_asked_by_the_grpc_health_protocol() {
 upstreams:
   api:
     servers: ["{}"]
-    health: {{ active: {{ grpc: shop.Cart, every: 50ms, fall: 1, rise: 1 }} }}
+    health: {{ active: {{ grpc: shop.Cart, every: 50ms, timeout: 5s, fall: 1, rise: 1 }} }}
 sites:
   - proxy: api
 "#,
@@ -154,7 +154,7 @@ fn another_port_speaks_for_the_server() {
 upstreams:
   api:
     servers: ["@a"]
-    health: {{ active: {{ http: /healthz, every: 50ms, port: {} }} }}
+    health: {{ active: {{ http: /healthz, every: 50ms, timeout: 5s, port: {} }} }}
 sites:
   - proxy: api
 "#,
@@ -179,7 +179,7 @@ upstreams:
   api:
     servers: ["@a"]
     health:
-      active: { http: { path: /healthz, status: [200, 3xx], body: '^ready' }, every: 50ms, rise: 1, fall: 1 }
+      active: { http: { path: /healthz, status: [200, 3xx], body: '^ready' }, every: 50ms, timeout: 5s, rise: 1, fall: 1 }
 sites:
   - proxy: api
 "#,
@@ -253,7 +253,7 @@ sites:
 "#;
         filled(yaml, &[&a, &b]).replace("HEALTH", health)
     };
-    let gateway = Gateway::start(&document("{ active: { http: /healthz, every: 50ms }, passive: false }"));
+    let gateway = Gateway::start(&document("{ active: { http: /healthz, every: 50ms, timeout: 5s }, passive: false }"));
     b.check(Mood::Status(500));
     expect_state(&gateway, &b.address(), "down");
     // No check comes soon, and it is not asked whether the server is well.
@@ -471,7 +471,7 @@ fn in_a_panic_health_is_ignored() {
 upstreams:
   api:
     servers: ["@a", "@b", "@c"]
-    health: { active: { http: /healthz, every: 50ms, fall: 1, rise: 1 }, panic: 50% }
+    health: { active: { http: /healthz, every: 50ms, timeout: 5s, fall: 1, rise: 1 }, panic: 50% }
 sites:
   - proxy: api
 "#,
@@ -570,7 +570,7 @@ fn what_is_known_of_health_is_counted() {
 upstreams:
   api:
     servers: [{ address: "@a", weight: 3 }, "@b"]
-    health: { active: { http: /healthz, every: 50ms } }
+    health: { active: { http: /healthz, every: 50ms, timeout: 5s } }
 sites:
   - proxy: api
 "#,
