@@ -152,6 +152,12 @@ impl Template {
         }
     }
 
+    /// How many bytes of it never vary: a text that is no longer says nothing of its request.
+    pub fn literal_len(&self) -> usize {
+        let literal = |part: &Part| if let Part::Literal(text) = part { text.len() } else { 0 };
+        self.parts.iter().map(literal).sum()
+    }
+
     /// Appends the text for these facts.
     pub fn render(&self, facts: &Facts<'_>, out: &mut Vec<u8>) {
         for part in &*self.parts {

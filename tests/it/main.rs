@@ -23,6 +23,7 @@ mod listening;
 mod pipelining;
 mod process;
 mod reload;
+mod retries;
 mod routing;
 mod timeouts;
 mod upstreams;

@@ -1,6 +1,20 @@
 //! Who takes the next request: the list of policies, two lines each.
 
+mod busy;
+mod circle;
+pub mod consistent_hash;
+mod draw;
+mod hash;
+pub mod ip_hash;
+pub mod least_connections;
+mod maglev;
+pub mod peak_ewma;
 pub mod policy;
+#[cfg(test)]
+mod policy_tests;
+pub mod power_of_two;
+pub mod random;
+mod ring;
 pub mod round_robin;
 
 use std::borrow::Cow;
@@ -34,7 +48,7 @@ macro_rules! policies {
                 }
             }
 
-            /// Reports what cannot work.
+            /// Reports what cannot work, at the place of the whole choice.
             pub fn check(&self, at: &Scope<'_>) {
                 match self {
                     $(Self::$variant(config) => config.check(&at.key(stringify!($module))),)+
@@ -112,6 +126,19 @@ macro_rules! policies {
 policies! {
     /// In turn, each as often as its weight says, spread as evenly as can be.
     RoundRobin => round_robin,
+    /// Whoever has the fewest requests under way for its weight.
+    LeastConnections => least_connections,
+    /// Of two drawn at random, the one with fewer requests under way for its weight. Good where requests differ in cost,
+    /// and where several gateways share the servers.
+    PowerOfTwo => power_of_two,
+    /// Whoever will answer soonest, by its latency of late and its requests under way (of many: of two drawn at random).
+    PeakEwma => peak_ewma,
+    /// The same client to the same server, by its address (IPv4: whole; IPv6: its first 64 bits).
+    IpHash => ip_hash,
+    /// The same key to the same server: a path, a header, a cookie, or a text made of several.
+    ConsistentHash => consistent_hash,
+    /// Any, each as often as its weight says.
+    Random => random,
 }
 
 impl Default for Config {
@@ -131,16 +158,21 @@ impl<'de> Deserialize<'de> for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diag::Issues;
 
     #[test]
     fn a_policy_is_its_name_or_its_name_with_options() {
-        for text in ["round_robin", "round_robin: {}"] {
-            assert_eq!(serde_yaml::from_str::<Config>(text).unwrap().name(), "round_robin");
+        for name in Config::NAMES {
+            for text in [(*name).to_owned(), format!("{name}: {{}}")] {
+                assert_eq!(serde_yaml::from_str::<Config>(&text).unwrap().name(), *name);
+            }
         }
         for (text, fault) in [
-            ("round_robbin", "unknown variant `round_robbin`, expected `round_robin`"),
+            ("round_robbin", "unknown variant `round_robbin`, expected one of `round_robin`"),
             ("{ round_robin: { x: 1 } }", "unknown field `x`"),
-            ("{ round_robin: {}, maglev: {} }", "one policy"),
+            ("{ ip_hash: { slow_start: 1s } }", "unknown field `slow_start`"),
+            ("{ consistent_hash: { algorithm: ketama } }", "expected `maglev` or `ring`"),
+            ("{ round_robin: {}, random: {} }", "one policy"),
             ("{}", "the name of a policy"),
             ("3", "the name of a policy"),
         ] {
@@ -150,9 +182,49 @@ mod tests {
     }
 
     #[test]
+    fn a_share_grows_where_that_moves_no_keys() {
+        for (text, seconds) in [
+            ("round_robin", 0),
+            ("round_robin: { slow_start: 30s }", 30),
+            ("least_connections: { slow_start: 30s }", 30),
+            ("power_of_two: { slow_start: 30s }", 30),
+            ("peak_ewma: { slow_start: 30s }", 30),
+            ("random: { slow_start: 30s }", 30),
+            ("ip_hash", 0),
+            ("consistent_hash", 0),
+        ] {
+            let config: Config = serde_yaml::from_str(text).unwrap();
+            assert_eq!(config.slow_start(), Duration::from_secs(seconds), "{text}");
+        }
+    }
+
+    #[test]
     fn the_schema_has_both_forms() {
         let schema = schemars::schema_for!(Config).to_value().to_string();
-        assert!(schema.contains(r#""const":"round_robin""#), "{schema}");
-        assert!(schema.contains("spread as evenly as can be."), "{schema}");
+        for part in [r#""const":"round_robin""#, "spread as evenly as can be.", r#""const":"peak_ewma""#, "slow_start"]
+        {
+            assert!(schema.contains(part), "{part} is not in {schema}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_told_with_its_place() {
+        for (text, path, message, hint) in [
+            ("consistent_hash: { key: '${client.ipp}' }", "key", "nothing is named", "did you mean `client.ip`?"),
+            ("consistent_hash: { key: '${response.status}' }", "key", "not known yet", "before there is a response"),
+            ("consistent_hash: { key: all }", "key", "is the same for all requests", "${client.ip}"),
+            ("consistent_hash: { key: '' }", "key", "is the same for all requests", "${client.ip}"),
+            ("consistent_hash: { bounded_load: 0.9 }", "bounded_load", "a bound of 0.9 times", "from 1.0 to 10.0"),
+            ("consistent_hash: { bounded_load: 11 }", "bounded_load", "a bound of 11 times", "from 1.0 to 10.0"),
+            ("consistent_hash: { bounded_load: .nan }", "bounded_load", "a bound of NaN times", "from 1.0 to 10.0"),
+        ] {
+            let issues = Issues::default();
+            serde_yaml::from_str::<Config>(text).unwrap().check(&issues.root().key("balance"));
+            let issues = issues.into_vec();
+            assert_eq!(issues.len(), 1, "{text}");
+            assert_eq!(issues[0].path.to_string(), format!("balance.consistent_hash.{path}"), "{text}");
+            assert!(issues[0].message.contains(message), "{text}: {}", issues[0].message);
+            assert!(issues[0].hint.as_ref().unwrap().contains(hint), "{text}: {:?}", issues[0].hint);
+        }
     }
 }

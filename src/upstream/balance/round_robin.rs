@@ -14,43 +14,49 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::policy::{Ask, Members, Passed, Policy};
+use super::draw::Draw;
+use super::policy::{Ask, Members, Policy};
 use crate::diag::Scope;
+use crate::units::HumanDuration;
 
 /// The most turns in a period, unless there are more backends. Weights that need more (after division by what they
 /// have in common) are rounded to parts of this many, and a share below one part is raised to one.
 const MAX_PERIOD: u64 = 65_536;
 
-/// Options of round robin: none.
+/// Options of round robin.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 #[schemars(rename = "RoundRobin")]
-pub struct Config {}
+pub struct Config {
+    /// How long the share of a server that came back grows until it is full. Default: `0`, full at once.
+    pub slow_start: HumanDuration,
+}
 
 impl Config {
-    /// Lays out the turns. The position is kept over reloads and whenever the members change; the first begins anywhere,
-    /// so that a fleet of gateways does not begin with the same backend.
-    pub fn build(self, members: &Members<'_>) -> RoundRobin {
-        let weights: Box<[u32]> = members.members.iter().map(|member| member.weight).collect();
-        let turns = turns(&parts(&weights));
-        let position =
-            members.keep.get_or(members.upstream, || Position(AtomicUsize::new(fastrand::usize(..turns.len().max(1)))));
-        RoundRobin { turns, weights, position }
-    }
-
-    /// Checks the options.
+    /// Nothing can be wrong.
     pub fn check(self, _: &Scope<'_>) {}
+
+    /// Lays out the turns. The position is kept whatever happens to members and weights, or every change of health would
+    /// begin a new period; at first it is anywhere, so that a fleet of gateways does not begin with the same backend.
+    pub fn build(self, members: &Members<'_>) -> RoundRobin {
+        let weights: Vec<u32> = members.members.iter().map(|member| member.weight).collect();
+        RoundRobin {
+            turns: turns(&parts(&weights)),
+            draw: Draw::new(weights),
+            position: members.keep.get_or(members.upstream, || Position(AtomicUsize::new(fastrand::u32(..) as usize))),
+        }
+    }
 
     /// How long a backend that comes back takes to get its full share.
     pub fn slow_start(self) -> Duration {
-        Duration::ZERO
+        self.slow_start.0
     }
 }
 
 /// Backends in turn.
 pub struct RoundRobin {
     turns: Box<[u32]>,
-    weights: Box<[u32]>,
+    draw: Draw,
     position: Arc<Position>,
 }
 
@@ -62,33 +68,15 @@ struct Position(AtomicUsize);
 impl Policy for RoundRobin {
     fn pick(&self, ask: &Ask<'_>) -> Option<usize> {
         if !ask.passed.is_empty() {
-            return self.draw(ask.passed);
+            return self.draw.one(ask.passed);
         }
         let position = self.position.0.fetch_add(1, Relaxed).checked_rem(self.turns.len())?;
         Some(self.turns[position] as usize)
     }
 
-    fn why(&self, _: usize, _: &Ask<'_>) -> String {
-        "by turns".to_owned()
-    }
-}
-
-impl RoundRobin {
-    /// One of those not tried yet, by weight.
-    fn draw(&self, tried: &Passed) -> Option<usize> {
-        let left = || self.weights.iter().enumerate().filter(|(backend, _)| !tried.contains(*backend));
-        let sum: u64 = left().map(|(_, &weight)| u64::from(weight)).sum();
-        if sum == 0 {
-            return None;
-        }
-        let mut rest = fastrand::u64(..sum);
-        for (backend, &weight) in left() {
-            match rest.checked_sub(u64::from(weight)) {
-                None => return Some(backend),
-                Some(less) => rest = less,
-            }
-        }
-        None
+    fn why(&self, picked: usize, ask: &Ask<'_>) -> String {
+        let how = if ask.passed.is_empty() { "its turn" } else { "drawn among the others" };
+        format!("{how}, with a weight of {} in {}", self.draw.weight(picked), self.draw.sum())
     }
 }
 
@@ -167,28 +155,16 @@ impl PartialOrd for Window {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::policy_tests::{Request, members};
     use super::*;
+    use crate::keep::Keep;
 
-    fn robin(weights: &[u32]) -> RoundRobin {
-        RoundRobin {
-            turns: turns(&parts(weights)),
-            weights: weights.into(),
-            position: Arc::new(Position(AtomicUsize::new(0))),
-        }
+    fn robin(weights: &[u32], keep: &Keep) -> RoundRobin {
+        Config::default().build(&Members { upstream: "api", members: &members(weights), keep })
     }
 
-    fn pick(robin: &RoundRobin, passed: &Passed) -> Option<usize> {
-        let request = pingora::http::RequestHeader::build("GET", b"/", None).unwrap();
-        let exchange = crate::exchange::Exchange::new();
-        let facts = crate::exchange::Facts {
-            request: &request,
-            exchange: &exchange,
-            response: None,
-            route: "",
-            upstream: "",
-            backend: "",
-        };
-        robin.pick(&Ask { facts: &facts, now: 0, passed })
+    fn pick(robin: &RoundRobin) -> usize {
+        Request::default().pick(robin).unwrap()
     }
 
     fn letters(weights: &[u32]) -> String {
@@ -214,12 +190,12 @@ mod tests {
 
     #[test]
     fn over_one_period_each_gets_exactly_its_weight_wherever_it_begins() {
-        let robin = robin(&[5, 1, 1]);
+        let robin = robin(&[5, 1, 1], &Keep::default());
         for begin in 0..7 {
             robin.position.0.store(begin, Relaxed);
             let mut counts = [0; 3];
             for _ in 0..7 {
-                counts[pick(&robin, &Passed::new()).unwrap()] += 1;
+                counts[pick(&robin)] += 1;
             }
             assert_eq!(counts, [5, 1, 1]);
         }
@@ -248,14 +224,14 @@ mod tests {
 
     #[test]
     fn threads_together_keep_to_the_weights() {
-        let weights = [7, 2, 1, 0, 10];
-        let robin = robin(&weights);
-        let mut counts = [0_u32; 5];
+        let weights = [7, 2, 1, 10];
+        let robin = robin(&weights, &Keep::default());
+        let mut counts = [0_u32; 4];
         std::thread::scope(|scope| {
             let picks = || {
-                let mut counts = [0_u32; 5];
+                let mut counts = [0_u32; 4];
                 for _ in 0..25_000 {
-                    counts[pick(&robin, &Passed::new()).unwrap()] += 1;
+                    counts[pick(&robin)] += 1;
                 }
                 counts
             };
@@ -271,31 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn no_backend_is_tried_twice_while_another_is_left() {
-        let robin = robin(&[5, 1, 0, 1]);
-        for _ in 0..200 {
-            let mut tried = Passed::new();
-            while let Some(backend) = pick(&robin, &tried) {
-                assert!(!tried.contains(backend) && backend != 2);
-                tried.insert(backend);
-            }
-            assert_eq!(tried.len(), 3);
-        }
-    }
-
-    #[test]
-    fn the_load_of_a_backend_that_is_down_is_shared_by_weight() {
-        fastrand::seed(7);
-        let robin = robin(&[1, 1, 3, 1]);
-        let mut tried = Passed::new();
-        tried.insert(0);
-        let mut counts = [0_u32; 4];
-        for _ in 0..50_000 {
-            counts[pick(&robin, &tried).unwrap()] += 1;
-        }
-        for (count, share) in counts.into_iter().zip([0, 10_000, 30_000, 10_000]) {
-            assert!(count.abs_diff(share) <= share / 50, "{counts:?}");
-        }
+    fn the_turns_go_on_where_they_were_when_members_come_and_go() {
+        let keep = Keep::default();
+        let three = robin(&[1, 1, 1], &keep);
+        three.position.0.store(7, Relaxed);
+        assert_eq!(pick(&three), 1);
+        let two = robin(&[1, 1], &keep);
+        assert_eq!([pick(&two), pick(&three), pick(&two)], [0, 0, 0]);
     }
 
     #[test]

@@ -49,6 +49,11 @@ impl Request {
         self.header("Content-Length", &length)
     }
 
+    /// How long its body is.
+    pub(crate) fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
     /// As it goes over the wire.
     pub(crate) fn target(&self) -> &str {
         &self.target

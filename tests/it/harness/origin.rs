@@ -93,6 +93,23 @@ impl Origin {
         Self::per_request(name, move |wire, _, _| wire.stream.write_all(&bytes).map(|()| Then::Close))
     }
 
+    /// Answers each request with this status and its own name as the body, and keeps the connection.
+    pub(crate) fn refusing_with(name: &str, status: u16) -> Self {
+        Self::in_turn(name, &[status])
+    }
+
+    /// The same with one status after the other; the last one stays.
+    pub(crate) fn in_turn(name: &str, statuses: &[u16]) -> Self {
+        let (own, statuses) = (name.to_owned(), statuses.to_vec());
+        Self::per_request(name, move |wire, _, state| {
+            let number = state.seen.lock().unwrap().len();
+            let status = statuses[(number - 1).min(statuses.len() - 1)];
+            let length = own.len();
+            write!(wire.stream, "HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nX-Origin: {own}\r\n\r\n{own}")
+                .map(|()| Then::Keep)
+        })
+    }
+
     /// Answers each request with a body of this many bytes.
     pub(crate) fn sending(name: &str, size: usize) -> Self {
         Self::per_request(name, move |wire, _, _| {
