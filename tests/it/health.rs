@@ -135,6 +135,13 @@ sites:
     assert_eq!(path, "/grpc.health.v1.Health/Check");
     assert_eq!(message, b"\0\0\0\0\x0b\x0a\x09shop.Cart");
     expect_state(&gateway, &server.address(), "up");
+    let mut most = 0;
+    eventually("each check makes a connection of its own", || {
+        let (all, open) = server.connections();
+        most = most.max(open);
+        all >= 10
+    });
+    assert!(most < 5, "{most} connections of past checks are open");
     for (says, fault) in [(2, "the service says NOT_SERVING"), (-12, "the answer has grpc-status 12")] {
         server.says(says);
         let told = expect_state(&gateway, &server.address(), "down");
@@ -429,7 +436,7 @@ fn checks_end_an_ejection_early() {
 upstreams:
   api:
     servers: ["@a", { address: "@b", backup: true }]
-    health: { active: { http: /healthz, every: 200ms }, passive: { errors: 1, eject: 1h, max_eject: 1h } }
+    health: { active: { http: /healthz, every: 200ms, timeout: 5s }, passive: { errors: 1, eject: 1h, max_eject: 1h } }
     retry: { attempts: 0 }
 sites:
   - proxy: api
@@ -459,6 +466,28 @@ fn a_client_that_goes_away_says_nothing_of_the_server() {
     assert_eq!(backend(&gateway, &a.address())["state"], "up");
     a.request(Mood::Status(200));
     assert_eq!(gateway.get("/").text(), "a");
+}
+
+#[test]
+fn a_client_that_is_slow_says_nothing_of_the_server() {
+    let (a, b) = (Patient::named("a"), Patient::named("b"));
+    let yaml = r#"
+upstreams:
+  api:
+    servers: ["@a", { address: "@b", backup: true }]
+    health: { passive: { errors: 1, eject: 1h, max_eject: 1h } }
+    timeouts: { total: 300ms }
+    retry: { attempts: 0 }
+sites:
+  - proxy: api
+"#;
+    let gateway = start(&[&a, &b], yaml);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: edgeway.test\r\nContent-Length: 100000\r\n\r\n");
+    client.trickle(&[b'x'; 1000], Duration::from_millis(20));
+    let line = await_some("the request is given up", || gateway.log_lines().pop());
+    assert_eq!((&line["backend"], &line["failure"]), (&json!(a.address()), &json!("read_timeout")), "{line}");
+    assert_eq!(backend(&gateway, &a.address())["state"], "up");
 }
 
 #[test]
