@@ -12,7 +12,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
-use super::{again, forward, framing};
+use super::{again, forward, framing, queue};
 use crate::action::error_pages;
 use crate::forwarded;
 use crate::reply::Reply;
@@ -55,6 +55,7 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
     if let Some(attempt) = &mut ctx.attempt {
         attempt.answered = true;
     }
+    queue::settle(Outcome::Status(head.status.as_u16()), ctx);
     // Whatever went wrong before, this try went well.
     ctx.exchange.failure = None;
     Ok(())

@@ -14,6 +14,7 @@ pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod health;
+pub mod limits;
 pub mod load;
 pub mod outcome;
 pub mod peer;
@@ -26,6 +27,7 @@ mod view;
 pub use address::looks_like_address;
 pub use backend::{Backend, Lease, Seat, Tried};
 pub use config::Config;
+pub use limits::{Held, Limits};
 pub use outcome::Outcome;
 pub use refusal::Refusal;
 pub use resolve::{Resolved, Resolver};
@@ -45,12 +47,16 @@ use crate::diag::Scope;
 use crate::exchange::Facts;
 use crate::http_client::HttpClient;
 use crate::keep::Keep;
+use crate::observe::UpstreamStats;
+use crate::units::Percent;
 use clock::Micros;
 use config::Host;
 use health::active::Checks;
 use health::passive::Ejector;
 use health::rounds::{Rounds, Watched};
 use health::state::{Change, Health, Start};
+use limits::Gate;
+use limits::budget::{Budget, RetryPermit};
 use resolve::LastGood;
 use retry::Retry;
 use view::{Rules, View};
@@ -65,6 +71,9 @@ pub struct Upstream {
     news: Arc<News>,
     keep: Arc<Keep>,
     retry: Retry,
+    budget: Arc<Budget>,
+    limits: Option<Limits>,
+    stats: Arc<UpstreamStats>,
     host: HostField,
     keep_server_headers: bool,
     learns_latency: bool,
@@ -108,6 +117,7 @@ impl Upstream {
         let has_socket = settings.servers.iter().any(|server| server.settings.address.starts_with("unix:"));
         let checks = settings.health.active.as_ref().map(|active| active.build(has_socket, &health_at.key("active")));
         let ejection = settings.health.passive.build(&health_at.key("passive"));
+        let of_servers = config.check_limits(at);
         let servers = servers::build(config, resolved, at)?;
         let name: Arc<str> = name.into();
         let rules = Rules {
@@ -117,7 +127,8 @@ impl Upstream {
             zone: settings.zone.clone(),
         };
         let start_as = settings.health.start();
-        let backends = backends(&name, servers.seats, start_as, keep);
+        let limits = Limits::build(&name, &settings.limits, of_servers, keep);
+        let backends = backends(&name, servers.seats, start_as, limits.as_ref().map(Limits::gate), keep);
         let view = View::make(&backends, &rules, keep, clock::now());
         Some(Self {
             learns_latency: rules.balance.name() == "peak_ewma",
@@ -126,8 +137,10 @@ impl Upstream {
             writer: Mutex::new(()),
             news: keep.get_or(&name, || News(watch::Sender::new(()))),
             keep: Arc::clone(keep),
-            name,
             retry: retry?,
+            budget: keep.get_or(&name, Budget::default),
+            limits,
+            stats: keep.get_or(&name, UpstreamStats::default),
             host: host?,
             keep_server_headers: settings.keep_server_headers,
             start_as,
@@ -139,6 +152,7 @@ impl Upstream {
             total: settings.timeouts.total.0,
             tunnel: settings.timeouts.tunnel.0,
             tasks: Mutex::default(),
+            name,
             _last_good: servers.last_good.into(),
         })
     }
@@ -161,6 +175,26 @@ impl Upstream {
     /// When a request is tried again, unless its route says otherwise.
     pub fn retry(&self) -> &Retry {
         &self.retry
+    }
+
+    /// Leave for one more retry, if not too many are under way: at most this share of all requests.
+    pub fn take_retry(&self, share: Percent) -> Option<RetryPermit> {
+        let live = || self.current.load().backends.iter().map(|backend| backend.state().inflight()).sum();
+        let permit = self.budget.try_take(share, live);
+        if permit.is_none() {
+            self.stats.retries_refused.inc();
+        }
+        permit
+    }
+
+    /// How much it takes at once; `None`: any amount.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.limits.as_ref()
+    }
+
+    /// What is counted of it, over reloads.
+    pub fn stats(&self) -> &UpstreamStats {
+        &self.stats
     }
 
     /// How long a request may take in all.
@@ -202,6 +236,9 @@ impl Upstream {
         if self.learns_latency {
             let latency = if outcome.is_good() { took } else { took + outcome::PENALTY };
             backend.state().load.observe(latency, clock::now());
+        }
+        if let Some(limits) = &self.limits {
+            limits.learn(outcome.is_gateway_failure(), took);
         }
         let Some(ejector) = self.ejector.as_ref().filter(|ejector| ejector.is_failure(outcome)) else { return false };
         if let Some(change) = ejector.fail(backend, &self.current.load().backends, clock::now()) {
@@ -247,7 +284,8 @@ impl Upstream {
     /// where they are. For a thread that serves no requests.
     pub fn update(&self, seats: Vec<Seat>) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.publish(backends(&self.name, seats, self.start_as, &self.keep), clock::now());
+        let gate = self.limits.as_ref().map(Limits::gate);
+        self.publish(backends(&self.name, seats, self.start_as, gate, &self.keep), clock::now());
         drop(writer);
         // For the checks, and because the new view has another date.
         self.changed();
@@ -267,6 +305,10 @@ impl Upstream {
         let view = View::make(&backends, &self.rules, &self.keep, now);
         let expires = view.expires;
         self.current.store(Arc::new(Current { backends, view }));
+        if let Some(limits) = &self.limits {
+            // Who waits for a place may find one at a backend that is new, or well again.
+            limits.gate().freed();
+        }
         expires
     }
 
@@ -331,9 +373,15 @@ impl Drop for Upstream {
     }
 }
 
-fn backends(upstream: &str, seats: Vec<Seat>, start: Start, keep: &Keep) -> Arc<[Arc<Backend>]> {
+fn backends(
+    upstream: &str,
+    seats: Vec<Seat>,
+    start: Start,
+    gate: Option<&Arc<Gate>>,
+    keep: &Keep,
+) -> Arc<[Arc<Backend>]> {
     let fresh = || Health::new(start).joined(clock::now());
-    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, fresh, keep))).collect()
+    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, fresh, gate, keep))).collect()
 }
 
 /// Makes the view anew whenever something has changed, or time has made it out of date.

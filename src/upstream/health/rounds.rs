@@ -187,8 +187,9 @@ mod tests {
             spare: false,
             authority: HeaderValue::from_static("a"),
             template: PeerTemplate::tcp(address, Timeouts::default(), Keepalive::default()),
+            limits: Default::default(),
         };
-        Arc::new(Backend::new("api", seat, || Health::new(crate::upstream::health::state::Start::Up), keep))
+        Arc::new(Backend::new("api", seat, Health::default, None, keep))
     }
 
     fn rounds(active: &str, upstream: &Arc<Fake>) -> (Rounds<Fake>, watch::Sender<()>) {
