@@ -23,6 +23,8 @@ pub mod resolve;
 pub mod retry;
 mod servers;
 mod view;
+#[cfg(test)]
+mod view_tests;
 
 pub use address::looks_like_address;
 pub use backend::{Backend, Lease, Seat, Tried};

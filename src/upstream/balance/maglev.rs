@@ -4,8 +4,8 @@
 //! Each member has an order of its own in which it would like the places, made of its name alone. Taking turns, each takes
 //! the first place in its order that is still free.
 
-use super::circle::Named;
 use super::hash::{hash, place};
+use super::named::Named;
 
 /// How many places there are. Primes, so that any step walks through all of them; the larger one for upstreams in which
 /// the smaller would give some less than 32.

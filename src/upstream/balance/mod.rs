@@ -8,6 +8,7 @@ mod hash;
 pub mod ip_hash;
 pub mod least_connections;
 mod maglev;
+mod named;
 pub mod peak_ewma;
 pub mod policy;
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use super::circle::Named;
+use super::named::Named;
 
 /// Points for a weight of 1.
 const POINTS: u64 = 160;
