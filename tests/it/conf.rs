@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Connection, Gateway, Origin, Request, Response, edgeway, get};
+use crate::harness::{Connection, Gateway, Mood, Origin, Patient, Request, Response, edgeway, eventually, get};
 
 fn conf() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")
@@ -143,6 +143,35 @@ fn sticky_keeps_clients_as_it_says() {
             assert!(!drained || first.echo().origin == "one");
         }
     }
+}
+
+#[test]
+fn health_leaves_out_whom_it_says() {
+    let [one, two, backup] = ["one", "two", "backup"].map(Patient::named);
+    let [a, b, c] = [&one, &two, &backup].map(|patient| patient.address());
+    one.check(Mood::Body("ok"));
+    two.check(Mood::Body("no"));
+    backup.check(Mood::Body("ok"));
+    let addresses = [
+        LISTEN,
+        ("127.0.0.1:9900", "@admin"),
+        ("127.0.0.1:9101", &*a),
+        ("127.0.0.1:9102", &*b),
+        ("127.0.0.1:9103", &*c),
+    ];
+    let gateway = start("health.yaml", &[], &addresses);
+    eventually("the first success brings a server in", || gateway.get("/api/").text() == "one");
+    for _ in 0..6 {
+        assert_eq!(gateway.get("/api/").text(), "one", "the answer to the check of two has another body");
+    }
+    one.request(Mood::Status(503));
+    // Two further servers are tried for a request; the only one that is left is a backup.
+    let answers: Vec<_> = (0..4).map(|_| gateway.get("/api/").status).collect();
+    eventually("three in a row leave it out", || gateway.get("/api/").text() == "backup");
+    assert!(answers.len() == 4 && two.requests() == 0, "{answers:?}");
+    let path = format!("/upstreams/api/backends/{c}/drain");
+    assert_eq!(gateway.admin_request(&Request::new("POST", &path)).status, 200);
+    assert_eq!(gateway.get("/api/").status, 503);
 }
 
 #[test]
