@@ -127,6 +127,27 @@ fn policies_choose_as_they_say() {
 }
 
 #[test]
+fn failover_goes_where_it_says() {
+    let [near, busy, far, backup] = ["near", "busy", "far", "backup"].map(Patient::named);
+    busy.request(Mood::Status(503));
+    let patients = [&near, &busy, &far, &backup];
+    let addresses = patients.map(Patient::address);
+    let [a, b, c, d] = addresses.each_ref().map(String::as_str);
+    let words = [LISTEN, ("127.0.0.1:9101", a), ("127.0.0.1:9102", b), ("127.0.0.1:9103", c), ("127.0.0.1:9104", d)];
+    let gateway = start("failover.yaml", &[], &words);
+    let expect = |name: &str| assert!((0..4).all(|_| gateway.get("/").text() == name), "not all from {name}");
+    expect("near");
+    assert!(busy.requests() > 0);
+    let order = || gateway.request(&Request::new("POST", "/orders/1").body("one")).status;
+    assert_eq!([order(), order()].iter().filter(|status| **status == 503).count(), 1, "busy has its turn");
+    near.stop();
+    expect("far");
+    far.stop();
+    busy.stop();
+    expect("backup");
+}
+
+#[test]
 fn sticky_keeps_clients_as_it_says() {
     let origins = ["one", "two"].map(Origin::named);
     let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two")];
