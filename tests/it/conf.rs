@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Connection, Gateway, Origin, Request, Response, edgeway, get};
+use crate::harness::{Connection, Gateway, Origin, Request, Response, edgeway, eventually, get};
 
 fn conf() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")
@@ -103,6 +103,32 @@ fn the_demo_does_what_it_says() {
     let nowhere = gateway.get("/nowhere");
     assert_eq!((nowhere.status, &*nowhere.text()), (404, "Nothing lives here. Try /shop/hello\n"));
     assert_eq!(gateway.request(&get("/").host("static.localhost")).text(), "<h1>another site</h1>\n");
+}
+
+#[test]
+fn limits_refuse_and_mirror_what_they_say() {
+    let (shop, next) = (Origin::named("shop"), Origin::named("next"));
+    let reports = Origin::answering("reports", "HTTP/1.1 503 Out\r\nContent-Length: 3\r\nX-Origin: reports\r\n\r\nout");
+    let addresses = [
+        LISTEN,
+        // One origin will do for the two servers.
+        ("      - \"127.0.0.1:9101\"\n", ""),
+        ("127.0.0.1:9102", "@shop"),
+        ("127.0.0.1:9103", "@reports"),
+        ("127.0.0.1:9104", "@shop"),
+        ("127.0.0.1:9105", "@next"),
+    ];
+    let gateway = start("limits.yaml", &[&shop, &reports, &next], &addresses);
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/reports/x").header("x-origin"), Some("reports"));
+    }
+    let refused = gateway.get("/reports/x");
+    assert_eq!((refused.status, refused.header("x-origin"), refused.header("retry-after")), (503, None, Some("5")));
+    assert_eq!(gateway.get("/search").echo().origin, "shop");
+    for number in 1..=5 {
+        assert_eq!(gateway.get("/cart/x").echo().origin, "shop");
+        eventually("the copy arrives", || next.requests() == number);
+    }
 }
 
 #[test]
