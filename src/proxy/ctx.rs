@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::mirror::Copying;
 use crate::exchange::{Exchange, Facts};
 use crate::gateway::snapshot::Snapshot;
 use crate::listen::Connection;
@@ -65,6 +65,26 @@ pub struct Next {
     pub lease: Lease,
     /// How long to wait before.
     pub pause: Duration,
+}
+
+/// How far the copy of a request is.
+#[derive(Default)]
+pub enum Copying {
+    /// Not begun, and not drawn yet.
+    #[default]
+    Undrawn,
+    /// Made, or not to be made.
+    Done,
+    /// Under way: this much has passed.
+    Begun(Box<Copy>),
+}
+
+/// The copy of a request as far as it has passed.
+pub struct Copy {
+    /// As it goes to the first backend.
+    pub head: RequestHeader,
+    /// What has passed; `None`: the request has none.
+    pub body: Option<BytesMut>,
 }
 
 impl Ctx {

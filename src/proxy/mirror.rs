@@ -12,6 +12,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::Ctx;
+use super::ctx::{Copy, Copying};
 use super::upgrade::Upgrade;
 use crate::gateway::Gateway;
 use crate::http_client::{Fault, Limits, Step};
@@ -20,25 +21,6 @@ use crate::upstream::{Held, Lease, Outcome, Refusal, Tried};
 
 /// As much of an answer is read so that its connection can be used again; what is larger is cut off.
 const ANSWER: usize = 1 << 20;
-
-/// How far the copy of a request is.
-#[derive(Default)]
-pub enum Copying {
-    /// Not begun, and not drawn yet.
-    #[default]
-    Undrawn,
-    /// Made, or not to be made.
-    Done,
-    /// Under way: this much has passed.
-    Begun(Box<Copy>),
-}
-
-/// The copy of a request as far as it has passed.
-pub struct Copy {
-    head: RequestHeader,
-    /// `None`: the request has none.
-    body: Option<BytesMut>,
-}
 
 /// Begins a copy of the request that goes out with this head, if it is one of those to be copied.
 pub(super) fn begin(session: &Session, head: &RequestHeader, ctx: &mut Ctx) {

@@ -196,6 +196,32 @@ fn health_leaves_out_whom_it_says() {
 }
 
 #[test]
+fn limits_refuse_and_mirror_what_they_say() {
+    let (shop, next) = (Origin::named("shop"), Origin::named("next"));
+    let reports = Origin::answering("reports", "HTTP/1.1 503 Out\r\nContent-Length: 3\r\nX-Origin: reports\r\n\r\nout");
+    let addresses = [
+        LISTEN,
+        // One origin will do for the two servers.
+        ("      - \"127.0.0.1:9101\"\n", ""),
+        ("127.0.0.1:9102", "@shop"),
+        ("127.0.0.1:9103", "@reports"),
+        ("127.0.0.1:9104", "@shop"),
+        ("127.0.0.1:9105", "@next"),
+    ];
+    let gateway = start("limits.yaml", &[&shop, &reports, &next], &addresses);
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/reports/x").header("x-origin"), Some("reports"));
+    }
+    let refused = gateway.get("/reports/x");
+    assert_eq!((refused.status, refused.header("x-origin"), refused.header("retry-after")), (503, None, Some("5")));
+    assert_eq!(gateway.get("/search").echo().origin, "shop");
+    for number in 1..=5 {
+        assert_eq!(gateway.get("/cart/x").echo().origin, "shop");
+        eventually("the copy arrives", || next.requests() == number);
+    }
+}
+
+#[test]
 fn routing_takes_the_routes_that_it_says() {
     let (web, api, next) = (Origin::named("web"), Origin::named("api"), Origin::named("next"));
     let addresses = [LISTEN, ("127.0.0.1:9101", "@web"), ("127.0.0.1:9102", "@api"), ("127.0.0.1:9103", "@next")];
