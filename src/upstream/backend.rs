@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 
 use super::health::state::{Health, Status};
+use super::limits::connections::Connections;
 use super::limits::{Gate, OfServer};
 use super::load::Load;
 use super::peer::PeerTemplate;
@@ -72,8 +73,9 @@ impl Backend {
         // Before the state: `Keep` lets nobody in while it makes a thing.
         let stats = keep.get_or(&key, BackendStats::default);
         let state = keep.get_or(&key, || BackendState::new(stats, fresh()));
-        if limits.connections.is_some() {
-            template.count(keep.get_or(&key, OpenConnections::default), &key);
+        if let Some(most) = limits.connections {
+            let open = keep.get_or(&key, OpenConnections::default);
+            template.limit(keep.get_or(&key, || Connections::new(open)), most, &key);
         }
         let (label, most, gate) = (label.into(), limits.most(), gate.map(Arc::clone));
         Self { label, weight, tier, zone, drains, spare, authority, template, most, gate, state }
@@ -127,6 +129,11 @@ impl Backend {
     /// Whether it may take a request: well, and not draining.
     pub fn is_usable(&self) -> bool {
         !self.drains && self.state.health.is_usable()
+    }
+
+    /// Whether it may go on with a session that it has: well, or draining.
+    pub fn keeps_sessions(&self) -> bool {
+        self.state.health.is_usable() || self.state.health.is_draining()
     }
 
     /// What all that is known of it adds up to.

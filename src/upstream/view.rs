@@ -49,7 +49,8 @@ pub(super) struct View {
     pub(super) expires: Option<Micros>,
     /// Whether health is ignored.
     pub(super) panics: bool,
-    empty: bool,
+    /// How many backends there are.
+    backends: usize,
 }
 
 /// Backends among which one policy chooses.
@@ -69,8 +70,10 @@ pub struct Explained {
     pub label: Arc<str>,
     /// Why this one.
     pub why: String,
-    /// Among how many it was chosen.
+    /// Among how many it was chosen; 0: it was not, for the client had it before.
     pub candidates: usize,
+    /// How many there are, those included that take no request at the moment.
+    pub backends: usize,
 }
 
 impl View {
@@ -83,7 +86,7 @@ impl View {
         for backend in backends {
             maker.expire_at(backend.state().health.ejected_until());
         }
-        Self { groups: maker.groups.into(), expires: maker.expires, panics, empty: backends.is_empty() }
+        Self { groups: maker.groups.into(), expires: maker.expires, panics, backends: backends.len() }
     }
 
     /// A backend for a request, none of those tried, and the mark that it is under way there.
@@ -114,7 +117,7 @@ impl View {
                 }
             }
         }
-        Err(match (self.empty, tried.is_empty()) {
+        Err(match (self.backends == 0, tried.is_empty()) {
             _ if full => Refusal::Full,
             (true, _) => Refusal::NoBackend,
             (false, true) => Refusal::NoHealthyBackend,
@@ -128,7 +131,8 @@ impl View {
         let ask = Ask { facts, now, passed: &Passed::new() };
         let index = group.policy.pick(&ask)?;
         let label = Arc::clone(group.backends[index].label());
-        Some(Explained { label, why: group.policy.why(index, &ask), candidates: group.backends.len() })
+        let why = group.policy.why(index, &ask);
+        Some(Explained { label, why, candidates: group.backends.len(), backends: self.backends })
     }
 }
 
