@@ -15,7 +15,7 @@ use crate::keep::Keep;
 use crate::listen;
 use crate::observe::{Level, ProcessStats};
 use crate::route::{self, Routes};
-use crate::upstream::{self, Resolved, Resolver, Upstream};
+use crate::upstream::{self, Resolved, Resolver, Upstream, discover};
 
 /// What compiling needs beside the document.
 pub struct Environment<'a> {
@@ -90,27 +90,26 @@ fn check_listeners(config: &Config, root: &Scope<'_>) {
     }
 }
 
-/// Asks for the addresses of all names at once, before anything needs them.
+/// Asks for the addresses of all names, and all sources for servers, at once, before anything needs them.
 fn resolve(config: &Config, environment: &Environment<'_>) -> Resolved {
     let &Environment { keep, folder, .. } = environment;
-    let mut names = Vec::new();
-    for upstream in config.upstreams.values() {
+    let (mut names, mut sources) = (Vec::new(), Vec::new());
+    let mut note = |upstream: &upstream::Config| {
         names.extend(upstream.names());
-    }
+        sources.extend(upstream.settings.discover.clone());
+    };
+    config.upstreams.values().for_each(&mut note);
     for site in &config.sites {
         let routes = site.routes.iter().flatten();
         let in_place = routes.clone().filter_map(|route| route.proxy.as_ref()).chain(&site.proxy);
-        for upstream in in_place.filter_map(route::target::ProxyConfig::in_place) {
-            names.extend(upstream.names());
-        }
+        in_place.filter_map(route::target::ProxyConfig::in_place).for_each(|upstream| note(&upstream));
         let mirrors = routes.clone().filter_map(|route| route.mirror.as_ref()?.in_place());
-        names.extend(mirrors.flat_map(|upstream| upstream.names()));
+        mirrors.for_each(|upstream| note(&upstream));
         let splits = routes.filter_map(|route| route.split.as_ref()).chain(&site.split);
-        for upstream in splits.flat_map(route::target::SplitConfig::in_place) {
-            names.extend(upstream.names());
-        }
+        splits.flat_map(route::target::SplitConfig::in_place).for_each(|upstream| note(&upstream));
     }
-    Resolver::system().resolve(names, keep).in_folder(folder)
+    let asking = discover::load::begin(&sources, folder, keep, Resolver::PATIENCE);
+    Resolver::system().resolve(names, keep).with_sources(asking.end(), folder)
 }
 
 fn build_upstreams(

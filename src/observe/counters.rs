@@ -1,7 +1,7 @@
 //! What is counted: plain atomics, grouped by what they count. A request holds its groups' handles since `build`.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -166,6 +166,31 @@ impl BackendStats {
     /// The key under which `Keep` holds them: the names of upstream and backend, both for labels.
     pub fn key(upstream: &str, backend: &str) -> String {
         format!("{upstream}\n{backend}")
+    }
+}
+
+/// What is counted of an upstream whose servers may change. Kept over reloads by the upstream's name.
+#[derive(Debug, Default)]
+pub struct DiscoveryStats {
+    /// How many backends there are.
+    pub backends: Gauge,
+    /// Questions whose answer changed the servers.
+    pub updated: Counter,
+    /// Questions whose answer changed nothing.
+    pub unchanged: Counter,
+    /// Questions without an answer.
+    pub failed: Counter,
+    /// Questions whose answer was wrong.
+    pub refused: Counter,
+    /// When all that is asked for was last known to be good, in seconds since 1970; 0: never.
+    pub good_at: Gauge,
+}
+
+impl DiscoveryStats {
+    /// All that is asked for is known to be good now.
+    pub fn note_good(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.good_at.set(now.as_secs().cast_signed());
     }
 }
 

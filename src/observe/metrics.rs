@@ -10,8 +10,8 @@ use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::counters::{
-    BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, Counter, FilterStats, Histogram, MirrorStats,
-    OpenConnections, ProcessStats, QueueStats, RouteStats, UpstreamStats,
+    BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, Counter, DiscoveryStats, FilterStats, Histogram,
+    MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteStats, UpstreamStats,
 };
 use super::process_usage::ProcessUsage;
 use crate::keep::Keep;
@@ -54,6 +54,7 @@ enum Source {
     Circuit(fn(&CircuitStats, &mut Series)),
     Concurrency(fn(&ConcurrencyStats, &mut Series)),
     Connections(fn(&OpenConnections, &mut Series)),
+    Discovery(fn(&DiscoveryStats, &mut Series)),
 }
 
 /// Writes the table: `kind name {labels} "help" = source |what, series| …;`
@@ -142,6 +143,17 @@ metrics! {
         = Concurrency |concurrency, series| series.value(&[], concurrency.limit.get() as f64);
     GAUGE "edgeway_upstream_open_connections" {"upstream", "backend"} "Connections open to a backend whose connections are limited, idle ones among them."
         = Connections |connections, series| series.value(&[], connections.0.get() as f64);
+    GAUGE "edgeway_upstream_backends" {"upstream"} "How many backends an upstream has whose servers may change."
+        = Discovery |discovery, series| series.value(&[], discovery.backends.get() as f64);
+    COUNTER "edgeway_upstream_discovery_updates_total" {"upstream", "result"} "Answers of who tells an upstream's servers, DNS for their names among them: the servers changed (`updated`), they did not (`unchanged`), there was no answer (`failed`), or a wrong one (`refused`); with the last two the old ones stay."
+        = Discovery |discovery, series| {
+            series.counter(&["updated"], &discovery.updated);
+            series.counter(&["unchanged"], &discovery.unchanged);
+            series.counter(&["failed"], &discovery.failed);
+            series.counter(&["refused"], &discovery.refused);
+        };
+    GAUGE "edgeway_upstream_discovery_good_timestamp_seconds" {"upstream"} "When all that an upstream asks for its servers was last known to be good, in seconds since 1970."
+        = Discovery |discovery, series| series.known(Some(discovery.good_at.get() as f64).filter(|at| *at > 0.0));
 
     COUNTER "edgeway_connections_total" {} "Connections accepted from clients."
         = Process |scrape, series| series.counter(&[], &scrape.process.connections.accepted);
@@ -220,6 +232,7 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
             Source::Circuit(read) => series.each(&keep.all(), read),
             Source::Concurrency(read) => series.each(&keep.all(), read),
             Source::Connections(read) => series.each(&keep.all(), read),
+            Source::Discovery(read) => series.each(&keep.all(), read),
         }
         // The encoder takes a family without series for a mistake.
         if !series.metrics.is_empty() {

@@ -79,10 +79,12 @@ impl ProxyConfig {
     }
 }
 
-/// The name of an upstream in place: its addresses, so that metrics and logs tell it from others.
+/// The name of an upstream in place: its addresses and who tells more, so that metrics and logs tell it from others.
 fn label(config: &upstream::Config) -> String {
     let servers = &config.settings.servers;
-    let mut label: Vec<&str> = servers.iter().take(3).map(|server| server.settings.address.as_str()).collect();
+    let told = config.settings.discover.as_ref().map(upstream::discover::Config::label);
+    let mut label: Vec<&str> = told.as_deref().into_iter().collect();
+    label.extend(servers.iter().take(3).map(|server| server.settings.address.as_str()));
     let more = format!("+{}", servers.len().saturating_sub(3));
     if servers.len() > 3 {
         label.push(&more);

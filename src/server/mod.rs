@@ -91,6 +91,8 @@ pub fn run(start: Start, ears: Ears, ready: impl FnOnce(&Gateway)) -> Result<(),
     let watch = Signals::new(ears.heard, Arc::clone(&gateway), start.path);
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
     gateway.snapshot().access_log.flush(LAST_LINES);
+    // A look-up of a name that hangs in the system is not waited for.
+    ears.runtime.shutdown_background();
     Ok(())
 }
 

@@ -93,8 +93,12 @@ impl ServerAddress {
             // Without its zone, which means nothing to anybody else (RFC 6874, 4).
             Self::Socket(SocketAddr::V6(at)) => format!("[{}]:{}", at.ip(), at.port()),
             Self::Socket(SocketAddr::V4(at)) if at.port() == 80 => at.ip().to_string(),
-            Self::Name(name, 80) => name.to_string(),
-            Self::Socket(_) | Self::Name(..) => self.to_string(),
+            // Nor with the dot that makes a name absolute: servers do not look for it.
+            Self::Name(name, port) => {
+                let name = name.strip_suffix('.').unwrap_or(name);
+                if *port == 80 { name.to_owned() } else { format!("{name}:{port}") }
+            }
+            Self::Socket(_) => self.to_string(),
             Self::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -277,6 +281,8 @@ mod tests {
         for (address, authority) in [
             ("app:80", "app"),
             ("app:81", "app:81"),
+            ("app.internal.:80", "app.internal"),
+            ("app.internal.:81", "app.internal:81"),
             ("10.0.0.1:80", "10.0.0.1"),
             ("[::1]:80", "[::1]"),
             ("[::1]:81", "[::1]:81"),

@@ -9,12 +9,13 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::address::ServerAddress;
 use super::balance;
+use super::discover;
 use super::health;
 use super::limits::{self, OfServer};
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
+use super::server::{self, Server};
 use super::sticky;
 use crate::diag::Scope;
 use crate::units::Percent;
@@ -43,8 +44,10 @@ enum Form {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "UpstreamSettings")]
 pub struct Settings {
-    /// The servers: each an address, or a mapping of `address` and `weight`. At least one.
+    /// The servers: each an address, or a mapping of `address` and `weight`. At least one, unless `discover` tells them.
     pub servers: Vec<Server>,
+    /// Who tells the servers, beside those under `servers`.
+    pub discover: Option<discover::Config>,
     /// How long each step of a request to a server may take.
     pub timeouts: Timeouts,
     /// Which connections to servers are kept for further requests.
@@ -69,68 +72,6 @@ pub struct Settings {
     /// Whether clients get the `Server` and `X-Powered-By` fields of the servers' responses, which tell what software
     /// runs there. Default: `false`.
     pub keep_server_headers: bool,
-}
-
-/// One server of an upstream: its address, or a mapping.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// The settings of this server.
-    pub settings: ServerSettings,
-    plain: bool,
-}
-
-/// One server of an upstream.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "ServerSettings")]
-pub struct ServerSettings {
-    /// Where it listens: an IP address and a port (`10.0.0.1:8080`, `[fd00::1]:8080`), a name and a port
-    /// (`app.internal:8080`), or a Unix socket (`unix:/run/app.sock`).
-    ///
-    /// A name is resolved when the document is loaded and at each reload; when that fails at a reload, the addresses
-    /// known before stay in use. A name with several addresses counts as several servers, each with the full weight.
-    /// When some of them are IPv4 and some IPv6 (`localhost` is 127.0.0.1 and ::1), the IPv4 ones share the requests,
-    /// and an IPv6 one is tried only after connecting to all servers with IPv4 failed, as far as `retry` allows.
-    pub address: String,
-    /// Its share of the requests, relative to the other servers' weights. `0`: it takes none. Default: 1.
-    #[serde(default = "one")]
-    pub weight: u32,
-    /// Whether it takes requests only when none of the others is well: the same as `priority: 1`. Default: `false`.
-    #[serde(default)]
-    pub backup: bool,
-    /// Its tier. Requests go to the servers of the lowest number of which one is well; `retry` goes on to the next tier
-    /// when all of one were tried. Default: 0.
-    #[serde(default)]
-    pub priority: u32,
-    /// Where it stands, as in `eu-1a`: see the upstream's `zone`.
-    #[serde(default)]
-    pub zone: Option<String>,
-    /// Whether it finishes the requests it has (and serves the sessions that stick to it) and takes nothing new.
-    /// Default: `false`.
-    #[serde(default)]
-    pub drain: bool,
-    /// How many requests may be under way here. Default: the upstream's `server_requests`.
-    #[serde(default)]
-    pub max_requests: Option<u32>,
-    /// How many connections may be open. Default: the upstream's `connections`.
-    #[serde(default)]
-    pub max_connections: Option<u32>,
-}
-
-impl ServerSettings {
-    /// Its tier, however it was written.
-    pub fn tier(&self) -> u32 {
-        self.priority.max(u32::from(self.backup))
-    }
-
-    /// How much it takes at once, as far as it says so itself.
-    pub fn limits(&self) -> OfServer {
-        OfServer { requests: self.max_requests, connections: self.max_connections }
-    }
-}
-
-fn one() -> u32 {
-    1
 }
 
 /// Which servers are preferred for being near: the name of a zone, or a mapping.
@@ -174,29 +115,22 @@ pub enum Host {
 impl Config {
     /// An upstream of one server, from an address that stands in the place of an upstream's name.
     pub fn address(address: &str) -> Self {
-        Self {
-            settings: Settings { servers: vec![Server::plain(address)], ..Settings::default() },
-            form: Form::Address,
-        }
+        Self { settings: Settings { servers: vec![Server::at(address)], ..Settings::default() }, form: Form::Address }
     }
 
     /// The host names of the servers, in lower case, to be resolved before [`super::Upstream::build`].
     pub fn names(&self) -> Vec<String> {
-        let addresses = self.settings.servers.iter().filter_map(|server| server.settings.address.parse().ok());
-        addresses.filter_map(|address: ServerAddress| address.name().map(str::to_owned)).collect()
+        server::names(&self.settings.servers).collect()
     }
 
-    /// Reports what is wrong with its limits and those of its servers. Whether some server has limits of its own.
+    /// Reports what is wrong with its limits. Whether some server has, or may come to have, limits of its own.
     pub(super) fn check_limits(&self, at: &Scope<'_>) -> bool {
-        self.at_servers(at, |at| {
-            for (index, server) in self.settings.servers.iter().enumerate() {
-                let at = at.index(index);
-                limits::check_limit(server.settings.max_requests, &at.key("max_requests"));
-                limits::check_limit(server.settings.max_connections, &at.key("max_connections"));
-            }
-        });
-        let of_servers = self.settings.servers.iter().any(|server| server.settings.limits() != OfServer::default());
-        self.settings.limits.check(of_servers, &at.key("limits"));
+        let settings = &self.settings;
+        let told = settings.discover.as_ref().is_some_and(discover::Config::tells_limits);
+        let listed = settings.servers.iter().any(|server| server.settings.limits() != OfServer::default());
+        // Without a queue, a server minds its own limits by itself.
+        let of_servers = listed || told && settings.limits.queue > 0;
+        settings.limits.check(of_servers, &at.key("limits"));
         of_servers
     }
 
@@ -208,30 +142,9 @@ impl Config {
         }
     }
 
-    /// Calls `act` with the place of one server's address, from the place of the list of servers.
-    pub(super) fn at_address<T>(&self, servers: &Scope<'_>, index: usize, act: impl FnOnce(&Scope<'_>) -> T) -> T {
-        match self.form {
-            Form::Address => act(servers),
-            Form::Mapping | Form::List if self.settings.servers[index].plain => act(&servers.index(index)),
-            Form::Mapping | Form::List => act(&servers.index(index).key("address")),
-        }
-    }
-}
-
-impl Server {
-    fn plain(address: &str) -> Self {
-        let address = address.to_owned();
-        let settings = ServerSettings {
-            address,
-            weight: one(),
-            backup: false,
-            priority: 0,
-            zone: None,
-            drain: false,
-            max_requests: None,
-            max_connections: None,
-        };
-        Self { settings, plain: true }
+    /// Whether it is one address in the place of an upstream's name.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.form == Form::Address
     }
 }
 
@@ -270,26 +183,6 @@ impl JsonSchema for Config {
     }
 }
 
-impl<'de> Deserialize<'de> for Server {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Forms;
-        impl<'de> Visitor<'de> for Forms {
-            type Value = Server;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a server's address, as in `10.0.0.1:8080`, or a mapping with `address`")
-            }
-            fn visit_str<E: Error>(self, address: &str) -> Result<Server, E> {
-                Ok(Server::plain(address))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Server, A::Error> {
-                let settings = Deserialize::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Server { settings, plain: false })
-            }
-        }
-        deserializer.deserialize_any(Forms)
-    }
-}
-
 impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Forms;
@@ -320,20 +213,6 @@ impl JsonSchema for Zone {
         json_schema!({
             "description": "The name of the zone whose servers are preferred, or a mapping.",
             "anyOf": [{ "type": "string" }, settings],
-        })
-    }
-}
-
-impl JsonSchema for Server {
-    fn schema_name() -> Cow<'static, str> {
-        "Server".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let settings = generator.subschema_for::<ServerSettings>();
-        json_schema!({
-            "description": "One server: its address, or a mapping.",
-            "anyOf": [{ "type": "string", "examples": ["10.0.0.1:8080"] }, settings],
         })
     }
 }

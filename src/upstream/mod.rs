@@ -1,7 +1,7 @@
 //! Groups of backends: who is there, who is well, and who is next.
 //!
-//! [`Config`] is an upstream as written, [`Upstream`] one at work. Names are resolved by [`Resolver`] before
-//! [`Upstream::build`]; while serving nothing is looked up. A request asks [`Upstream::pick`] for a backend, holds a
+//! [`Config`] is an upstream as written, [`Upstream`] one at work. Names are resolved by [`Resolver`] and sources asked by
+//! [`discover::load`] before [`Upstream::build`], and again in the background; no request looks anything up. A request asks [`Upstream::pick`] for a backend, holds a
 //! [`Lease`] while it is there, notes those that failed in [`Tried`], tells with [`Upstream::learn`] how it went, and
 //! picks again as long as its [`retry::Retry`] allows.
 //!
@@ -13,7 +13,9 @@ pub mod backend;
 pub mod balance;
 pub mod clock;
 pub mod config;
+pub mod discover;
 pub mod health;
+pub mod last_good;
 pub mod limits;
 pub mod load;
 pub mod outcome;
@@ -21,6 +23,7 @@ pub mod peer;
 pub mod refusal;
 pub mod resolve;
 pub mod retry;
+pub mod server;
 mod servers;
 pub mod sticky;
 mod view;
@@ -60,8 +63,8 @@ use health::rounds::{Rounds, Watched};
 use health::state::{Change, Health, Start};
 use limits::Gate;
 use limits::budget::{Budget, RetryPermit};
-use resolve::LastGood;
 use retry::Retry;
+use servers::Servers;
 use sticky::{Sessions, Sticky};
 use view::{Rules, View};
 
@@ -91,8 +94,7 @@ pub struct Upstream {
     total: Duration,
     tunnel: Duration,
     tasks: Mutex<Vec<AbortHandle>>,
-    // Held, not read: see `Answer::last_good`.
-    _last_good: Box<[Arc<LastGood>]>,
+    servers: Servers,
 }
 
 /// The backends at the moment, and whom requests can be given to.
@@ -127,7 +129,7 @@ impl Upstream {
         let checks = settings.health.active.as_ref().map(|active| active.build(has_socket, &health_at.key("active")));
         let ejection = settings.health.passive.build(&health_at.key("passive"));
         let of_servers = config.check_limits(at);
-        let servers = servers::build(config, resolved, at)?;
+        let servers = Servers::build(name, config, resolved, keep, at)?;
         let name: Arc<str> = name.into();
         let rules = Rules {
             name: Arc::clone(&name),
@@ -137,7 +139,7 @@ impl Upstream {
         };
         let start_as = settings.health.start();
         let limits = Limits::build(&name, &settings.limits, of_servers, keep);
-        let backends = backends(&name, servers.seats, start_as, limits.as_ref().map(Limits::gate), keep);
+        let backends = backends(&name, servers.seats(), start_as, limits.as_ref().map(Limits::gate), keep);
         let view = View::make(&backends, &rules, keep, clock::now());
         let sticky = match sticky {
             Some(sticky) => Some(Arc::new(sticky?)),
@@ -168,7 +170,7 @@ impl Upstream {
             tunnel: settings.timeouts.tunnel.0,
             tasks: Mutex::default(),
             name,
-            _last_good: servers.last_good.into(),
+            servers,
         })
     }
 
@@ -382,13 +384,20 @@ impl Upstream {
         self.news.0.send_replace(());
     }
 
-    /// Begins what goes on beside the requests: the view is kept up to date, the backends are checked.
+    /// Begins what goes on beside the requests: the view is kept up to date, the backends are checked, and so is who they are.
     pub fn start(self: &Arc<Self>, runtime: &Handle) {
         let mut tasks = vec![runtime.spawn(keep_view(Arc::downgrade(self), self.news.0.subscribe()))];
         if let Some((checks, client)) = self.checks.clone() {
             let rounds = Rounds { upstream: Arc::downgrade(self), checks, client, news: self.news.0.subscribe() };
             tasks.push(runtime.spawn(rounds.go()));
         }
+        let upstream = Arc::downgrade(self);
+        let take = move |seats| {
+            if let Some(upstream) = upstream.upgrade() {
+                upstream.update(seats);
+            }
+        };
+        tasks.extend(self.servers.follow(&self.name, &self.keep, take).map(|following| runtime.spawn(following)));
         let mut running = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         running.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
     }
@@ -636,5 +645,46 @@ mod tests {
         });
         assert_eq!((turns[0] + 1) % 3, turns[1]);
         assert_eq!((turns[1] + 1) % 3, turns[2]);
+    }
+
+    #[test]
+    fn a_thousand_backends_change_under_requests_and_those_that_stay_keep_their_state() {
+        let list = |from: usize| {
+            let addresses: Vec<_> =
+                (from..from + 1000).map(|n| format!("10.0.{}.{}:80", n / 250, n % 250 + 1)).collect();
+            good(&format!("{addresses:?}")).servers.seats()
+        };
+        let (one, other) = (list(0), list(500));
+        let upstream = good("[10.9.9.9:80]");
+        upstream.update(one.clone());
+        let held: Vec<_> = (0..10).map(|_| pick(&upstream, &Tried::new()).unwrap()).collect();
+        let before = upstream.backends();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let picking = scope.spawn(|| {
+                let mut picks = 0;
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(pick(&upstream, &Tried::new()).is_some());
+                    picks += 1;
+                }
+                picks
+            });
+            for seats in [&other, &one, &other].repeat(3) {
+                upstream.update(seats.clone());
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(picking.join().unwrap() > 0);
+        });
+        let after = upstream.backends();
+        assert_eq!((before.len(), after.len()), (1000, 1000));
+        for (old, new) in before[500..].iter().zip(&after[..500]) {
+            assert_eq!(old.label(), new.label());
+            assert!(Arc::ptr_eq(old.state(), new.state()), "{}", old.label());
+        }
+        // A request at a backend that left is still counted there, and ends there.
+        let under_way = |backends: &[Arc<Backend>]| backends.iter().map(|b| b.state().inflight()).sum::<u32>();
+        assert_eq!(under_way(&before), 10);
+        drop(held);
+        assert_eq!(under_way(&before), 0);
     }
 }

@@ -1,7 +1,8 @@
 //! `Resolver`: the host names of a document's servers become addresses, all at once, before any of them is used.
 //!
-//! Names are resolved when a document is compiled, never while serving. The last good answer is kept over reloads, so
-//! that a reload during an outage of DNS goes through with the addresses known before.
+//! Names are resolved when a document is compiled, never by a request; in the background they are then asked for again
+//! (`discover/`). The last good answer is kept over reloads, so that a reload during an outage of DNS goes through with the
+//! addresses known before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use super::discover::{self, load::Loaded};
+use super::last_good::LastGood;
 use crate::keep::Keep;
 
 type Lookup = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
@@ -46,11 +49,11 @@ impl Resolver {
             .into_iter()
             .map(|name| {
                 let found = found.remove(&name).unwrap_or_else(late);
-                let answer = Answer::new(found, keep.get_or(&name, LastGood::default));
+                let answer = Answer::new(found, LastGood::of(&name, &[], keep));
                 (name, answer)
             })
             .collect();
-        Resolved { answers, folder: PathBuf::new() }
+        Resolved { answers, ..Resolved::default() }
     }
 
     /// What the lookups that came back in time say.
@@ -87,23 +90,29 @@ impl Resolver {
     }
 }
 
-/// What the names of one document resolved to.
+/// What the names of one document resolved to, and what its sources of servers told.
 #[derive(Default)]
 pub struct Resolved {
     answers: BTreeMap<String, Answer>,
     folder: PathBuf,
+    loaded: BTreeMap<String, Loaded>,
 }
 
 impl Resolved {
-    /// The same, where relative paths of files begin at `folder`.
+    /// The same, with what the sources told that have relative paths beginning at `folder`.
     #[must_use]
-    pub fn in_folder(self, folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), ..self }
+    pub fn with_sources(self, loaded: BTreeMap<String, Loaded>, folder: &Path) -> Self {
+        Self { loaded, folder: folder.to_owned(), ..self }
     }
 
     /// The answer for a name in lower case; `None` when nobody asked for it.
     pub fn get(&self, name: &str) -> Option<&Answer> {
         self.answers.get(name)
+    }
+
+    /// What a source told; `None` when nobody asked it.
+    pub fn told_by(&self, source: &discover::Config) -> Option<&Loaded> {
+        self.loaded.get(&source.identity(&self.folder))
     }
 
     /// Where relative paths of files begin.
@@ -126,25 +135,14 @@ pub struct Answer {
 
 impl Answer {
     fn new(found: Result<Vec<IpAddr>, String>, last_good: Arc<LastGood>) -> Self {
-        let mut kept = last_good.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (addresses, fault) = match found {
-            Ok(addresses) if addresses.is_empty() => (kept.clone(), Some("it has no address".to_owned())),
-            Ok(mut addresses) => {
-                addresses.sort_unstable();
-                addresses.dedup();
-                kept.clone_from(&addresses);
-                (addresses, None)
-            }
-            Err(reason) => (kept.clone(), Some(reason)),
+            Ok(addresses) if addresses.is_empty() => (last_good.get(), Some("it has no address".to_owned())),
+            Ok(addresses) => (last_good.set(addresses), None),
+            Err(reason) => (last_good.get(), Some(reason)),
         };
-        drop(kept);
         Self { addresses, fault, last_good }
     }
 }
-
-/// The addresses that a name last resolved to. Kept over reloads by the name.
-#[derive(Debug, Default)]
-pub struct LastGood(Mutex<Vec<IpAddr>>);
 
 /// `failed to lookup address information: Name or service not known` without its first half, which says nothing.
 fn plain_reason(error: &io::Error) -> String {

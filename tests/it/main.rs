@@ -10,6 +10,7 @@ mod bad;
 mod balancing;
 mod cli;
 mod conf;
+mod discovery;
 mod docs;
 mod document;
 mod errors;

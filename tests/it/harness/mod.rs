@@ -3,6 +3,7 @@
 //! Everything blocks, in threads, with a deadline; nothing sleeps to wait for something to have happened.
 
 mod client;
+mod dns;
 mod gateway;
 pub(crate) mod names;
 mod origin;
@@ -14,6 +15,7 @@ mod wire;
 mod worker;
 
 pub(crate) use client::{Connection, H2, Request, Response, get};
+pub(crate) use dns::NameServer;
 pub(crate) use gateway::{Gateway, Running, edgeway};
 pub(crate) use origin::{Origin, reserved_port};
 pub(crate) use patient::{GrpcPatient, Mood, Patient};

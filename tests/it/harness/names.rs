@@ -40,6 +40,12 @@ pub(crate) const BACKEND_STATE: &str = "edgeway_upstream_backend_state";
 pub(crate) const HEALTH_CHECKS: &str = "edgeway_upstream_health_checks_total";
 /// How often a backend was left out, by `upstream` and `backend`.
 pub(crate) const EJECTIONS: &str = "edgeway_upstream_ejections_total";
+/// Answers of who tells an upstream's servers, by `upstream` and `result`.
+pub(crate) const DISCOVERY_UPDATES: &str = "edgeway_upstream_discovery_updates_total";
+/// When all that is asked for was last known to be good.
+pub(crate) const DISCOVERY_GOOD_AT: &str = "edgeway_upstream_discovery_good_timestamp_seconds";
+/// How many backends an upstream has.
+pub(crate) const BACKENDS: &str = "edgeway_upstream_backends";
 /// How long requests took, by `site` and `route`.
 pub(crate) const DURATION_COUNT: &str = "edgeway_request_duration_seconds_count";
 /// How long connecting took, by `upstream` and `backend`.

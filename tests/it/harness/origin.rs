@@ -87,6 +87,35 @@ impl Origin {
         Self::accepting(name, format!("unix:{}", path.display()), accept, serve(move |w, s, _| echo(&own, w, s)))
     }
 
+    /// The same, at this address.
+    pub(crate) fn at(name: &str, address: &str) -> Self {
+        let own = name.to_owned();
+        let listener = TcpListener::bind(address).expect("the address is free");
+        let accept = move || Ok(Stream::Tcp(listener.accept()?.0));
+        Self::accepting(name, address.to_owned(), accept, serve(move |w, s, _| echo(&own, w, s)))
+    }
+
+    /// Answers with the text that it holds at the moment and an `ETag` of it, or 304 to those who have it; at this
+    /// address.
+    pub(crate) fn registry(name: &str, address: &str, text: &Arc<Mutex<String>>) -> Self {
+        let text = Arc::clone(text);
+        let listener = TcpListener::bind(address).expect("the address is free");
+        let accept = move || Ok(Stream::Tcp(listener.accept()?.0));
+        let answer = move |wire: &mut Wire, seen: &Seen, _: &State| {
+            let text = text.lock().unwrap().clone();
+            let tag = format!("\"{:x}\"", text.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte)));
+            let head = match seen.headers.get("if-none-match") == Some(&*tag) {
+                true => {
+                    return write!(wire.stream, "HTTP/1.1 304 Not Modified\r\nETag: {tag}\r\n\r\n")
+                        .map(|()| Then::Keep);
+                }
+                false => format!("HTTP/1.1 200 OK\r\nETag: {tag}\r\nContent-Length: {}\r\n\r\n", text.len()),
+            };
+            wire.stream.write_all((head + &text).as_bytes()).map(|()| Then::Keep)
+        };
+        Self::accepting(name, address.to_owned(), accept, serve(answer))
+    }
+
     /// Reads requests and answers each with exactly these bytes, then closes.
     pub(crate) fn answering(name: &str, bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
