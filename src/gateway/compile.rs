@@ -103,6 +103,8 @@ fn resolve(config: &Config, environment: &Environment<'_>) -> Resolved {
         for upstream in in_place.filter_map(route::target::ProxyConfig::in_place) {
             names.extend(upstream.names());
         }
+        let mirrors = routes.clone().filter_map(|route| route.mirror.as_ref()?.in_place());
+        names.extend(mirrors.flat_map(|upstream| upstream.names()));
         let splits = routes.filter_map(|route| route.split.as_ref()).chain(&site.split);
         for upstream in splits.flat_map(route::target::SplitConfig::in_place) {
             names.extend(upstream.names());

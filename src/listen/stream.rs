@@ -163,6 +163,11 @@ impl EdgeStream {
         Poll::Pending
     }
 
+    /// Whether the client has ended its side: waits until there is anything to say, and reads nothing.
+    pub(super) async fn has_ended(&self) -> bool {
+        self.wire.readable().await.map_or(true, |ready| ready.is_read_closed())
+    }
+
     /// From here on the connection speaks HTTP/2, and `preface` is read first.
     pub(super) fn begin_http2(&mut self, preface: Bytes) {
         self.http2 = true;

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready};
 use tokio::net::{TcpStream, UnixStream};
 
 /// What the bytes go through.
@@ -22,6 +22,15 @@ impl Wire {
         match self {
             Self::Tcp(tcp) => tcp.try_write(data),
             Self::Unix(unix) => unix.try_write(data),
+            Self::Gone => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Waits until there is something to read, or the end of it.
+    pub(super) async fn readable(&self) -> io::Result<Ready> {
+        match self {
+            Self::Tcp(tcp) => tcp.ready(Interest::READABLE).await,
+            Self::Unix(unix) => unix.ready(Interest::READABLE).await,
             Self::Gone => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }

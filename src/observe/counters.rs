@@ -169,6 +169,72 @@ impl BackendStats {
     }
 }
 
+/// What is counted of the copies of a route's requests. Kept over reloads by [`RouteStats::key`].
+#[derive(Debug, Default)]
+pub struct MirrorStats {
+    /// Copies under way.
+    pub under_way: Gauge,
+    /// Copies that were answered, with whatever status.
+    pub answered: Counter,
+    /// Copies that no backend took, or that got no answer.
+    pub failed: Counter,
+    /// Copies not made: too many were under way.
+    pub dropped: Counter,
+    /// Copies not made: the body was too large.
+    pub too_large: Counter,
+}
+
+/// What is counted of one upstream. Kept over reloads by its name, as all groups of an upstream are.
+#[derive(Debug, Default)]
+pub struct UpstreamStats {
+    /// Requests that no backend took, in the order of [`UpstreamStats::REASONS`].
+    pub refused: [Counter; Self::REASONS.len()],
+    /// Retries that were not made, for too many others were under way.
+    pub retries_refused: Counter,
+}
+
+impl UpstreamStats {
+    /// Why no backend takes a request: label values, and words of the access log.
+    pub const REASONS: [&'static str; 7] =
+        ["no_backend", "no_healthy_backend", "all_tried", "limit", "queue_full", "queue_timeout", "circuit_open"];
+}
+
+/// What is counted of the queue of an upstream that has limits.
+#[derive(Debug, Default)]
+pub struct QueueStats {
+    /// Requests that wait now.
+    pub length: Gauge,
+}
+
+/// What is counted of the circuit of an upstream that has one.
+#[derive(Debug, Default)]
+pub struct CircuitStats {
+    /// [`CircuitStats::CLOSED`], [`CircuitStats::OPEN`] or [`CircuitStats::HALF_OPEN`].
+    pub state: Gauge,
+    /// How often it opened.
+    pub opened: Counter,
+}
+
+impl CircuitStats {
+    /// Requests go on.
+    pub const CLOSED: i64 = 0;
+    /// Requests are refused.
+    pub const OPEN: i64 = 1;
+    /// One request was let through to see whether all is well.
+    pub const HALF_OPEN: i64 = 2;
+}
+
+/// What is counted of the adaptive limit of an upstream that has one.
+#[derive(Debug, Default)]
+pub struct ConcurrencyStats {
+    /// How many requests may be under way now.
+    pub limit: Gauge,
+}
+
+/// The open connections to a backend whose connections are limited. Kept by [`BackendStats::key`].
+#[derive(Debug, Default)]
+pub struct OpenConnections(pub Gauge);
+
 /// What is counted of downstream connections, for the whole process.
 #[derive(Debug, Default)]
 pub struct ConnectionStats {

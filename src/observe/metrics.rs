@@ -9,12 +9,15 @@ use std::sync::Arc;
 use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
-use super::counters::{BUCKETS_US, BackendStats, ByClass, Counter, FilterStats, Histogram, ProcessStats, RouteStats};
+use super::counters::{
+    BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, Counter, FilterStats, Histogram, MirrorStats,
+    OpenConnections, ProcessStats, QueueStats, RouteStats, UpstreamStats,
+};
 use super::process_usage::ProcessUsage;
 use crate::keep::Keep;
 
-/// Up to so many routes, and so many backends, zero counters are printed from the start, so that the first request
-/// counts as an increase. With more of them, a route or backend appears with its first request.
+/// Up to so many routes, and so many backends and upstreams, zero counters are printed from the start, so that the first
+/// request counts as an increase. With more of them, each appears with its first request.
 pub const ZERO_SERIES: usize = 256;
 
 /// The media type of [`render`]'s text.
@@ -45,6 +48,12 @@ enum Source {
     Route(fn(&RouteStats, &mut Series)),
     Backend(fn(&BackendStats, &mut Series)),
     Filter(fn(&FilterStats, &mut Series)),
+    Mirror(fn(&MirrorStats, &mut Series)),
+    Upstream(fn(&UpstreamStats, &mut Series)),
+    Queue(fn(&QueueStats, &mut Series)),
+    Circuit(fn(&CircuitStats, &mut Series)),
+    Concurrency(fn(&ConcurrencyStats, &mut Series)),
+    Connections(fn(&OpenConnections, &mut Series)),
 }
 
 /// Writes the table: `kind name {labels} "help" = source |what, series| …;`
@@ -78,6 +87,14 @@ metrics! {
             series.counter(&["replied"], &filter.replied);
         };
 
+    COUNTER "edgeway_mirrored_requests_total" {"site", "route", "result"} "Copies of requests: the mirror answered (`answered`), it did not (`failed`), too many were under way (`dropped`), or the body was too large (`too_large`); the last two were not made."
+        = Mirror |mirror, series| {
+            series.counter(&["answered"], &mirror.answered);
+            series.counter(&["failed"], &mirror.failed);
+            series.counter(&["dropped"], &mirror.dropped);
+            series.counter(&["too_large"], &mirror.too_large);
+        };
+
     COUNTER "edgeway_upstream_requests_total" {"upstream", "backend", "class"} "Responses of a backend, by class of the status; `none`: it gave none."
         = Backend |backend, series| series.classes(&backend.requests);
     HISTOGRAM "edgeway_upstream_connect_seconds" {"upstream", "backend"} "Connecting to a backend; reused connections are not counted."
@@ -106,6 +123,25 @@ metrics! {
         };
     COUNTER "edgeway_upstream_ejections_total" {"upstream", "backend"} "How often a backend was left out because requests failed there."
         = Backend |backend, series| series.counter(&[], &backend.ejections);
+
+    COUNTER "edgeway_upstream_refused_total" {"upstream", "reason"} "Requests that no backend took: there is none (`no_backend`), none is well (`no_healthy_backend`), all were tried (`all_tried`), a limit is reached (`limit`), the queue is full (`queue_full`), the wait in it was too long (`queue_timeout`), or the circuit is open (`circuit_open`)."
+        = Upstream |upstream, series| {
+            for (reason, count) in UpstreamStats::REASONS.iter().zip(&upstream.refused) {
+                series.counter(&[reason], count);
+            }
+        };
+    COUNTER "edgeway_upstream_retry_budget_exhausted_total" {"upstream"} "Retries that were not made, for too many others were under way."
+        = Upstream |upstream, series| series.counter(&[], &upstream.retries_refused);
+    GAUGE "edgeway_upstream_queue_length" {"upstream"} "Requests that wait for a place at an upstream that has limits."
+        = Queue |queue, series| series.value(&[], queue.length.get() as f64);
+    GAUGE "edgeway_upstream_circuit_state" {"upstream"} "The circuit of an upstream that has one: 0: closed, requests go on; 1: open, they are refused; 2: one was let through to see whether all is well."
+        = Circuit |circuit, series| series.value(&[], circuit.state.get() as f64);
+    COUNTER "edgeway_upstream_circuit_open_total" {"upstream"} "How often the circuit opened."
+        = Circuit |circuit, series| series.counter(&[], &circuit.opened);
+    GAUGE "edgeway_upstream_concurrency_limit" {"upstream"} "How many requests an upstream with an adaptive limit may have under way now."
+        = Concurrency |concurrency, series| series.value(&[], concurrency.limit.get() as f64);
+    GAUGE "edgeway_upstream_open_connections" {"upstream", "backend"} "Connections open to a backend whose connections are limited, idle ones among them."
+        = Connections |connections, series| series.value(&[], connections.0.get() as f64);
 
     COUNTER "edgeway_connections_total" {} "Connections accepted from clients."
         = Process |scrape, series| series.counter(&[], &scrape.process.connections.accepted);
@@ -167,6 +203,9 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
     let routes = shown(keep.all::<RouteStats>(), |route| route.requests.read() != [0; 6]);
     let backends = shown(keep.all::<BackendStats>(), is_touched);
     let filters = shown(keep.all::<FilterStats>(), |filter| filter.continued.get() + filter.replied.get() != 0);
+    let upstreams = shown(keep.all::<UpstreamStats>(), |upstream| {
+        upstream.retries_refused.get() + upstream.refused.iter().map(Counter::get).sum::<u64>() != 0
+    });
     let mut text = String::with_capacity(16 * 1024);
     for row in TABLE {
         let mut series = Series { labels: row.labels, base: Vec::new(), metrics: Vec::new() };
@@ -175,6 +214,12 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
             Source::Route(read) => series.each(&routes, read),
             Source::Backend(read) => series.each(&backends, read),
             Source::Filter(read) => series.each(&filters, read),
+            Source::Mirror(read) => series.each(&keep.all(), read),
+            Source::Upstream(read) => series.each(&upstreams, read),
+            Source::Queue(read) => series.each(&keep.all(), read),
+            Source::Circuit(read) => series.each(&keep.all(), read),
+            Source::Concurrency(read) => series.each(&keep.all(), read),
+            Source::Connections(read) => series.each(&keep.all(), read),
         }
         // The encoder takes a family without series for a mistake.
         if !series.metrics.is_empty() {
@@ -206,9 +251,9 @@ pub fn markdown() -> String {
     let bounds: Vec<_> = BUCKETS_US.iter().map(|bound| seconds(*bound).to_string()).collect();
     text += &format!(
         "\nA class is the first digit of the status: {}.\nThe buckets of the histograms end at {} seconds and infinity.\n\
-         \nA histogram appears with its first observation. Routes, and backends, that have not been used yet show zero \
-         counters while there are at most {ZERO_SERIES} of them; with more, each appears with its first request, so that \
-         ten thousand quiet routes do not weigh on every scrape. A used route makes about 27 lines.\n\
+         \nA histogram appears with its first observation. Routes, backends and upstreams that have not been used yet show \
+         zero counters while there are at most {ZERO_SERIES} of them; with more, each appears with its first request, so \
+         that ten thousand quiet routes do not weigh on every scrape. A used route makes about 27 lines.\n\
          What a document no longer names is no longer shown.\n",
         ByClass::CLASSES.map(|class| format!("`{class}`")).join(", "),
         bounds.join(", "),

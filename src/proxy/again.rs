@@ -8,9 +8,9 @@ use pingora::{Error, ErrorSource};
 
 use super::Ctx;
 use super::ctx::Next;
-use super::forward;
+use super::{forward, queue};
 use crate::upstream::retry::Cause;
-use crate::upstream::{Outcome, Tried};
+use crate::upstream::{Outcome, Refusal, Tried};
 
 /// How long the only backend of an upstream is left alone before it gets another try; twice as long with each.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -86,7 +86,16 @@ pub(super) fn try_again(session: &Session, ctx: &mut Ctx, cause: Cause) -> bool 
     let remaining = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let at_hand = !session.as_ref().retry_buffer_truncated();
     let safe = cause == Cause::Connect || at_hand && (retry.repeats_all() || is_repeatable(session));
-    safe && retry.allows(cause, ctx.failed_tries, remaining) && reserve(session, ctx, cause)
+    if !(safe && retry.allows(cause, ctx.failed_tries, remaining)) {
+        return false;
+    }
+    // The leave for the retry before, if this is not the first, is given back only now: it would be gone in between.
+    let Some(leave) = upstream.take_retry(retry.budget()) else { return false };
+    let again = reserve(session, ctx, cause);
+    if again {
+        ctx.retry = Some(leave);
+    }
+    again
 }
 
 /// Takes a place for the next try: at a backend that was not tried, or, where none is left, at one that was.
@@ -96,6 +105,11 @@ pub(super) fn reserve(session: &Session, ctx: &mut Ctx, cause: Cause) -> bool {
     let now = Instant::now();
     let next = match upstream.pick(&facts, &ctx.tried, now) {
         Ok(lease) => Ok(Next { lease, pause: Duration::ZERO }),
+        Err(Refusal::Full) if !matches!(cause, Cause::Status(_)) && queue::has(upstream) => {
+            // Others are left, and full: it waits for one of them. See `forward::choose`.
+            count_retry(ctx);
+            return true;
+        }
         Err(_) if cause.may_pass() => {
             let pause = PAUSE * 2_u32.pow(ctx.failed_tries.clamp(1, 4) - 1);
             upstream.pick(&facts, &Tried::new(), now).map(|lease| Next { lease, pause })
@@ -103,9 +117,13 @@ pub(super) fn reserve(session: &Session, ctx: &mut Ctx, cause: Cause) -> bool {
         Err(refusal) => Err(refusal),
     };
     let Ok(next) = next else { return false };
+    count_retry(ctx);
+    ctx.next = Some(next);
+    true
+}
+
+fn count_retry(ctx: &Ctx) {
     if let Some(attempt) = &ctx.attempt {
         attempt.lease.backend().stats().retries.inc();
     }
-    ctx.next = Some(next);
-    true
 }

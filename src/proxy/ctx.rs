@@ -9,7 +9,8 @@ use crate::exchange::{Exchange, Facts};
 use crate::gateway::snapshot::Snapshot;
 use crate::listen::Connection;
 use crate::route::Route;
-use crate::upstream::{Lease, Tried, Upstream};
+use crate::upstream::limits::budget::RetryPermit;
+use crate::upstream::{Held, Lease, Tried, Upstream};
 
 /// One request under way.
 pub struct Ctx {
@@ -31,6 +32,12 @@ pub struct Ctx {
     pub failed_tries: u32,
     /// The next try, once it is decided on.
     pub next: Option<Next>,
+    /// What it holds of the limits of its upstream.
+    pub held: Held,
+    /// Leave for the retry that is under way.
+    pub retry: Option<RetryPermit>,
+    /// In how many seconds the client had better ask again, when no backend takes the request.
+    pub retry_after: Option<u64>,
     /// When the whole exchange must be over. `None`: not proxied, or upgraded.
     pub deadline: Option<Instant>,
     /// Whether a piece of the response's body has passed.
@@ -69,6 +76,9 @@ impl Ctx {
             tried: Tried::default(),
             failed_tries: 0,
             next: None,
+            held: Held::default(),
+            retry: None,
+            retry_after: None,
             deadline: None,
             body_began: false,
         }

@@ -1,12 +1,13 @@
 //! When a phase failed: try another backend, or which error page.
 
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::Ctx;
-use super::{again, forward, respond};
+use super::{again, forward, queue, respond};
 use crate::reply::Reply;
 use crate::upstream::Outcome;
 use crate::upstream::retry::{self, Cause};
@@ -56,6 +57,7 @@ pub(super) fn exchange(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, 
 pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
     let overdue = *error.esource() == ErrorSource::Downstream && forward::in_time(ctx).is_err();
     ctx.exchange.failure = Some(if overdue { "read_timeout" } else { retry::failure_word(error) });
+    queue::settle_failure(error, ctx);
     let Some(status) = status(error).or_else(|| overdue.then_some(StatusCode::GATEWAY_TIMEOUT)) else {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     };
@@ -63,7 +65,10 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) 
     if !session.response_written().is_some_and(begun) {
         // After a fault of the client's, what it sends next may be a part of this request still.
         let goes_on = *error.esource() != ErrorSource::Downstream && may_go_on(session, ctx);
-        let reply = if goes_on { Reply::error(status) } else { Reply::error(status).closing() };
+        let mut reply = if goes_on { Reply::error(status) } else { Reply::error(status).closing() };
+        if let Some(seconds) = ctx.retry_after {
+            reply = reply.header(RETRY_AFTER, seconds.into());
+        }
         let written = match respond::write(session, ctx, reply).await {
             Ok(()) => session.finish_body().await,
             Err(error) => Err(error),

@@ -13,14 +13,14 @@ use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::Ctx;
 use super::ctx::Attempt;
-use super::framing;
 use super::upgrade::Upgrade;
+use super::{framing, queue};
 use crate::route::Action;
+use crate::upstream::Upstream;
 use crate::upstream::retry::Retry;
-use crate::upstream::{Refusal, Upstream};
 
 /// Chooses the backend for this try.
-pub(super) async fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub(super) async fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let upgrade = Upgrade::of(session.req_header()).passes();
     let upstream = target(ctx, upgrade)?;
     let lease = match ctx.next.take() {
@@ -31,8 +31,13 @@ pub(super) async fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpP
             next.lease
         }
         None => {
-            let facts = ctx.facts(session.req_header(), None);
-            upstream.pick(&facts, &ctx.tried, Instant::now()).map_err(refused)?
+            if upstream.limits().is_some() {
+                queue::enter(session, ctx, &upstream).await?
+            } else {
+                let facts = ctx.facts(session.req_header(), None);
+                let picked = upstream.pick(&facts, &ctx.tried, Instant::now());
+                picked.map_err(|refusal| queue::refused(refusal, ctx, &upstream))?
+            }
         }
     };
     let now = Instant::now();
@@ -52,12 +57,6 @@ pub(super) async fn choose(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpP
 /// When this request is tried again: its route says so, or its upstream.
 pub(super) fn retry<'a>(ctx: &'a Ctx, upstream: &'a Upstream) -> &'a Retry {
     ctx.route().and_then(|route| route.retry.as_ref()).unwrap_or_else(|| upstream.retry())
-}
-
-/// No backend takes the request.
-fn refused(refusal: Refusal) -> Box<Error> {
-    let status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
-    Error::explain(ErrorType::CustomCode(refusal.word(), status), "no backend takes the request")
 }
 
 /// The upstream of the request: drawn once, kept for its retries.

@@ -6,6 +6,7 @@ mod ctx;
 mod fail;
 mod forward;
 mod framing;
+mod queue;
 mod record;
 mod respond;
 mod upgrade;

@@ -4,6 +4,7 @@ use pingora::proxy::Session;
 
 use super::Ctx;
 use crate::gateway::Gateway;
+use crate::upstream::Held;
 
 /// Counts and logs a finished request.
 pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
@@ -19,6 +20,9 @@ pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
         }
         attempt.lease.end();
     }
+    // A request that waits for its place need not wait for the log.
+    ctx.held = Held::default();
+    ctx.retry = None;
     if let Some(connection) = &ctx.connection {
         connection.end_by(None);
     }

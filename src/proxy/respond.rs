@@ -13,7 +13,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
-use super::{again, forward, framing};
+use super::{again, forward, framing, queue};
 use crate::action::error_pages;
 use crate::forwarded;
 use crate::reply::Reply;
@@ -56,6 +56,7 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
     if let Some(attempt) = &mut ctx.attempt {
         attempt.answered = true;
     }
+    queue::settle(Outcome::Status(head.status.as_u16()), ctx);
     // Whatever went wrong before, this try went well.
     ctx.exchange.failure = None;
     Ok(())
@@ -118,7 +119,7 @@ fn stick(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> 
         // Who finds a backend that is ill shall not be bound to it.
         return Ok(());
     }
-    match upstream.session_cookie(&ctx.facts(session.req_header(), None), attempt.lease.backend()) {
+    match upstream.session_cookie(&ctx.facts(session.req_header(), None), attempt.lease.backend(), &ctx.tried) {
         Some(field) => head.append_header(SET_COOKIE, field).map(drop),
         None => Ok(()),
     }

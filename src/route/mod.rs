@@ -7,6 +7,7 @@ pub mod condition;
 mod context;
 mod entry;
 pub mod host;
+pub mod mirror;
 pub mod normalize;
 mod overlap;
 pub mod path;
@@ -30,6 +31,7 @@ use crate::upstream::retry::{self, Retry};
 
 pub use context::{Context, InPlace};
 use host::{HostPattern, Hosts};
+use mirror::Mirror;
 use predicate::Match;
 use table::{Table, TableBuilder, capture_names};
 use target::Target;
@@ -85,6 +87,8 @@ pub struct RouteConfig {
     pub raw_path: bool,
     /// Overrides the upstream's `retry`.
     pub retry: Option<retry::Config>,
+    /// Copies a share of the requests to another upstream, whose answers nobody gets.
+    pub mirror: Option<mirror::Config>,
     /// Action: where requests go: the name of an upstream, an address, a list of addresses, or an upstream in place.
     pub proxy: Option<target::ProxyConfig>,
     /// Action: where requests go, by weight.
@@ -125,6 +129,8 @@ pub struct Route {
     pub raw_path: bool,
     /// How often other backends are tried, if other than the upstream says.
     pub retry: Option<Retry>,
+    /// Who gets copies of its requests.
+    pub mirror: Option<Box<Mirror>>,
     /// What it does in the end.
     pub action: Action,
     /// What is counted of it.
@@ -294,10 +300,16 @@ impl RouteConfig {
         let errors = ErrorPages::build(&self.errors, context.folder, &at.key("errors")).unwrap_or_default();
         let rewrite = self.rewrite.as_ref().and_then(|config| Rewrite::build(config, &captures, &at.key("rewrite")));
         let retry = self.retry.as_ref().and_then(|config| config.build(&at.key("retry")));
+        let mirror =
+            self.mirror.as_ref().and_then(|config| config.build(&key, context, &at.key("mirror")).map(Box::new));
         let action = self.build_action(context, &captures, at)?;
         if self.rewrite.is_some() && !matches!(action, Action::Proxy(_)) {
             at.key("rewrite")
                 .warn("nothing is forwarded on this route", "a rewrite changes only what an upstream sees; remove it");
+        }
+        if self.mirror.is_some() && !matches!(action, Action::Proxy(_)) {
+            at.key("mirror")
+                .warn("nothing is forwarded on this route", "only what is forwarded is copied to a mirror; remove it");
         }
         Some(Route {
             request_headers: headers.clone().filter(|ops| !ops.spares_requests()).collect(),
@@ -310,6 +322,7 @@ impl RouteConfig {
             filters,
             rewrite,
             retry,
+            mirror,
             action,
         })
     }

@@ -10,10 +10,11 @@ use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 
 use super::health::state::{Health, Status};
+use super::limits::{Gate, OfServer};
 use super::load::Load;
 use super::peer::PeerTemplate;
 use crate::keep::Keep;
-use crate::observe::BackendStats;
+use crate::observe::{BackendStats, OpenConnections};
 
 /// What a backend is made from: a server of the document, or of a discovery, at one address.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Seat {
     pub authority: HeaderValue,
     /// How to connect to it.
     pub template: PeerTemplate,
+    /// How much it takes at once.
+    pub limits: OfServer,
 }
 
 /// One server of an upstream.
@@ -47,19 +50,33 @@ pub struct Backend {
     spare: bool,
     authority: HeaderValue,
     template: PeerTemplate,
+    /// How many requests may be under way here.
+    most: Option<u32>,
+    /// Where it is heard that one more may be.
+    gate: Option<Arc<Gate>>,
     state: Arc<BackendState>,
 }
 
 impl Backend {
     /// The backend of `upstream` in this seat; what was known of it before a reload is found again in `keep`. `fresh` is the
-    /// health of one that nothing is known of.
-    pub fn new(upstream: &str, seat: Seat, fresh: impl FnOnce() -> Health, keep: &Keep) -> Self {
-        let Seat { label, weight, tier, zone, drains, spare, authority, template } = seat;
+    /// health of one that nothing is known of; `gate`: where the requests of an upstream with limits enter.
+    pub fn new(
+        upstream: &str,
+        seat: Seat,
+        fresh: impl FnOnce() -> Health,
+        gate: Option<&Arc<Gate>>,
+        keep: &Keep,
+    ) -> Self {
+        let Seat { label, weight, tier, zone, drains, spare, authority, mut template, limits } = seat;
         let key = BackendStats::key(upstream, &label);
         // Before the state: `Keep` lets nobody in while it makes a thing.
         let stats = keep.get_or(&key, BackendStats::default);
         let state = keep.get_or(&key, || BackendState::new(stats, fresh()));
-        Self { label: label.into(), weight, tier, zone, drains, spare, authority, template, state }
+        if limits.connections.is_some() {
+            template.count(keep.get_or(&key, OpenConnections::default), &key);
+        }
+        let (label, most, gate) = (label.into(), limits.most(), gate.map(Arc::clone));
+        Self { label, weight, tier, zone, drains, spare, authority, template, most, gate, state }
     }
 
     /// Its name in metrics and logs: the address that connections go to, as in `10.0.0.1:8080` or `unix:/run/app.sock`.
@@ -127,11 +144,17 @@ impl Backend {
         self.template.peer(remaining, per_try, upgrade)
     }
 
-    /// Counts a request as under way at this backend until the lease ends.
-    pub fn lease(self: &Arc<Self>) -> Lease {
-        self.state.load.begin();
+    /// Counts a request as under way at this backend until the lease ends. `None`: it has as many as it may.
+    pub fn lease(self: &Arc<Self>) -> Option<Lease> {
+        match self.most {
+            None => {
+                self.state.load.begin();
+            }
+            Some(most) if self.state.load.try_begin(most) => {}
+            Some(_) => return None,
+        }
         self.state.stats.active.inc();
-        Lease { backend: Arc::clone(self), under_way: true }
+        Some(Lease { backend: Arc::clone(self), under_way: true })
     }
 }
 
@@ -183,6 +206,9 @@ impl Lease {
         if std::mem::take(&mut self.under_way) {
             self.backend.state.load.end();
             self.backend.state.stats.active.dec();
+            if let Some(gate) = &self.backend.gate {
+                gate.freed();
+            }
         }
     }
 }
@@ -227,6 +253,10 @@ mod tests {
     use crate::upstream::peer::{Keepalive, Timeouts};
 
     fn backend(keep: &Keep) -> Arc<Backend> {
+        limited(OfServer::default(), keep)
+    }
+
+    fn limited(limits: OfServer, keep: &Keep) -> Arc<Backend> {
         let seat = Seat {
             label: "10.0.0.1:80".to_owned(),
             weight: 1,
@@ -236,19 +266,33 @@ mod tests {
             spare: false,
             authority: HeaderValue::from_static("10.0.0.1"),
             template: PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default()),
+            limits,
         };
-        Arc::new(Backend::new("api", seat, Health::default, keep))
+        Arc::new(Backend::new("api", seat, Health::default, None, keep))
     }
 
     #[test]
     fn a_request_is_counted_for_as_long_as_its_lease_lives() {
         let backend = backend(&Keep::default());
-        let (mut first, second) = (backend.lease(), backend.lease());
+        let (mut first, second) = (backend.lease().unwrap(), backend.lease().unwrap());
         assert_eq!((backend.state().inflight(), backend.stats().active.get()), (2, 2));
         first.end();
         assert_eq!(backend.state().inflight(), 1);
         drop((first, second));
         assert_eq!((backend.state().inflight(), backend.stats().active.get()), (0, 0));
+    }
+
+    #[test]
+    fn no_more_requests_are_under_way_than_may_be() {
+        for (requests, connections, most) in
+            [(Some(3), None, 3), (None, Some(2), 2), (Some(3), Some(2), 2), (Some(1), Some(2), 1)]
+        {
+            let backend = limited(OfServer { requests, connections }, &Keep::default());
+            let mut leases: Vec<_> = std::iter::from_fn(|| backend.lease()).collect();
+            assert_eq!(leases.len(), most, "{requests:?} {connections:?}");
+            leases.pop();
+            assert!(backend.lease().is_some());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use super::address::ServerAddress;
 use super::balance;
 use super::health;
+use super::limits::{self, OfServer};
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
 use super::sticky;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub health: health::config::Config,
     /// When another server is tried. A route may have a `retry` of its own.
     pub retry: retry::Config,
+    /// How much the upstream and its servers take at once, and what becomes of the requests above that.
+    pub limits: limits::Config,
     /// The `Host` field (RFC 9110, 7.2) that servers get: `keep`, the client's own; `backend`, the server's address as
     /// written here (a Unix socket's is `localhost`); or a text to send as it is, as in `app.internal`. Default: `keep`.
     pub host: Host,
@@ -106,12 +109,23 @@ pub struct ServerSettings {
     /// Default: `false`.
     #[serde(default)]
     pub drain: bool,
+    /// How many requests may be under way here. Default: the upstream's `server_requests`.
+    #[serde(default)]
+    pub max_requests: Option<u32>,
+    /// How many connections may be open. Default: the upstream's `connections`.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
 }
 
 impl ServerSettings {
     /// Its tier, however it was written.
     pub fn tier(&self) -> u32 {
         self.priority.max(u32::from(self.backup))
+    }
+
+    /// How much it takes at once, as far as it says so itself.
+    pub fn limits(&self) -> OfServer {
+        OfServer { requests: self.max_requests, connections: self.max_connections }
     }
 }
 
@@ -172,6 +186,20 @@ impl Config {
         addresses.filter_map(|address: ServerAddress| address.name().map(str::to_owned)).collect()
     }
 
+    /// Reports what is wrong with its limits and those of its servers. Whether some server has limits of its own.
+    pub(super) fn check_limits(&self, at: &Scope<'_>) -> bool {
+        self.at_servers(at, |at| {
+            for (index, server) in self.settings.servers.iter().enumerate() {
+                let at = at.index(index);
+                limits::check_limit(server.settings.max_requests, &at.key("max_requests"));
+                limits::check_limit(server.settings.max_connections, &at.key("max_connections"));
+            }
+        });
+        let of_servers = self.settings.servers.iter().any(|server| server.settings.limits() != OfServer::default());
+        self.settings.limits.check(of_servers, &at.key("limits"));
+        of_servers
+    }
+
     /// Calls `act` with the place of the list of servers.
     pub(super) fn at_servers<T>(&self, at: &Scope<'_>, act: impl FnOnce(&Scope<'_>) -> T) -> T {
         match self.form {
@@ -193,7 +221,16 @@ impl Config {
 impl Server {
     fn plain(address: &str) -> Self {
         let address = address.to_owned();
-        let settings = ServerSettings { address, weight: one(), backup: false, priority: 0, zone: None, drain: false };
+        let settings = ServerSettings {
+            address,
+            weight: one(),
+            backup: false,
+            priority: 0,
+            zone: None,
+            drain: false,
+            max_requests: None,
+            max_connections: None,
+        };
         Self { settings, plain: true }
     }
 }

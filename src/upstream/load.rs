@@ -37,6 +37,12 @@ impl Load {
         (before & !COUNTED) + 1
     }
 
+    /// Counts a request that begins, unless `most` are under way already.
+    pub fn try_begin(&self, most: u32) -> bool {
+        let next = |inflight| (inflight < most).then_some(inflight + 1);
+        self.inflight.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+
     /// Counts a request that has ended.
     pub fn end(&self) {
         let before = self.inflight.fetch_sub(1, Relaxed);

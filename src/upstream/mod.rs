@@ -14,6 +14,7 @@ pub mod balance;
 pub mod clock;
 pub mod config;
 pub mod health;
+pub mod limits;
 pub mod load;
 pub mod outcome;
 pub mod peer;
@@ -22,11 +23,16 @@ pub mod resolve;
 pub mod retry;
 mod servers;
 pub mod sticky;
+#[cfg(test)]
+mod sticky_tests;
 mod view;
+#[cfg(test)]
+mod view_tests;
 
 pub use address::looks_like_address;
 pub use backend::{Backend, Lease, Seat, Tried};
 pub use config::Config;
+pub use limits::{Held, Limits};
 pub use outcome::Outcome;
 pub use refusal::Refusal;
 pub use resolve::{Resolved, Resolver};
@@ -46,12 +52,16 @@ use crate::diag::Scope;
 use crate::exchange::{Facts, Scheme};
 use crate::http_client::HttpClient;
 use crate::keep::Keep;
+use crate::observe::UpstreamStats;
+use crate::units::Percent;
 use clock::Micros;
 use config::Host;
 use health::active::Checks;
 use health::passive::Ejector;
 use health::rounds::{Rounds, Watched};
 use health::state::{Change, Health, Start};
+use limits::Gate;
+use limits::budget::{Budget, RetryPermit};
 use resolve::LastGood;
 use retry::Retry;
 use sticky::{Sessions, Sticky};
@@ -67,6 +77,9 @@ pub struct Upstream {
     news: Arc<News>,
     keep: Arc<Keep>,
     retry: Retry,
+    budget: Arc<Budget>,
+    limits: Option<Limits>,
+    stats: Arc<UpstreamStats>,
     host: HostField,
     sticky: Option<Arc<Sticky>>,
     keep_server_headers: bool,
@@ -115,6 +128,7 @@ impl Upstream {
         let has_socket = settings.servers.iter().any(|server| server.settings.address.starts_with("unix:"));
         let checks = settings.health.active.as_ref().map(|active| active.build(has_socket, &health_at.key("active")));
         let ejection = settings.health.passive.build(&health_at.key("passive"));
+        let of_servers = config.check_limits(at);
         let servers = servers::build(config, resolved, at)?;
         let name: Arc<str> = name.into();
         let rules = Rules {
@@ -124,7 +138,8 @@ impl Upstream {
             zone: settings.zone.clone(),
         };
         let start_as = settings.health.start();
-        let backends = backends(&name, servers.seats, start_as, keep);
+        let limits = Limits::build(&name, &settings.limits, of_servers, keep);
+        let backends = backends(&name, servers.seats, start_as, limits.as_ref().map(Limits::gate), keep);
         let view = View::make(&backends, &rules, keep, clock::now());
         let sticky = match sticky {
             Some(sticky) => Some(Arc::new(sticky?)),
@@ -138,8 +153,10 @@ impl Upstream {
             writer: Mutex::new(()),
             news: keep.get_or(&name, || News(watch::Sender::new(()))),
             keep: Arc::clone(keep),
-            name,
             retry: retry?,
+            budget: keep.get_or(&name, Budget::default),
+            limits,
+            stats: keep.get_or(&name, UpstreamStats::default),
             host: host?,
             sticky,
             keep_server_headers: settings.keep_server_headers,
@@ -152,6 +169,7 @@ impl Upstream {
             total: settings.timeouts.total.0,
             tunnel: settings.timeouts.tunnel.0,
             tasks: Mutex::default(),
+            name,
             _last_good: servers.last_good.into(),
         })
     }
@@ -176,6 +194,26 @@ impl Upstream {
         &self.retry
     }
 
+    /// Leave for one more retry, if not too many are under way: at most this share of all requests.
+    pub fn take_retry(&self, share: Percent) -> Option<RetryPermit> {
+        let live = || self.current.load().backends.iter().map(|backend| backend.state().inflight()).sum();
+        let permit = self.budget.try_take(share, live);
+        if permit.is_none() {
+            self.stats.retries_refused.inc();
+        }
+        permit
+    }
+
+    /// How much it takes at once; `None`: any amount.
+    pub fn limits(&self) -> Option<&Limits> {
+        self.limits.as_ref()
+    }
+
+    /// What is counted of it, over reloads.
+    pub fn stats(&self) -> &UpstreamStats {
+        &self.stats
+    }
+
     /// How long a request may take in all.
     pub fn total(&self) -> Duration {
         self.total
@@ -197,18 +235,22 @@ impl Upstream {
     /// not: the same backend may get a fresh one.
     pub fn pick(&self, facts: &Facts<'_>, tried: &Tried, now: Instant) -> Result<Lease, Refusal> {
         let current = self.current.load();
-        match current.session(facts).filter(|backend| !tried.contains(backend)) {
-            Some(backend) => Ok(backend.lease()),
-            None => current.view.pick(facts, tried, now),
-        }
+        // Where a session's backend has no room, another serves the request, and the session stays where it is.
+        let own = current.session(facts).filter(|own| !tried.contains(own)).and_then(Backend::lease);
+        own.map_or_else(|| current.view.pick(facts, tried, now), Ok)
     }
 
-    /// The `Set-Cookie` field that makes the client of this request stick to a backend that has answered; `None`: it does
-    /// already, or need not.
-    pub fn session_cookie(&self, facts: &Facts<'_>, backend: &Backend) -> Option<HeaderValue> {
+    /// The `Set-Cookie` field that makes the client of this request stick to a backend that has answered, after those tried
+    /// failed; `None`: it does already, or need not.
+    pub fn session_cookie(&self, facts: &Facts<'_>, backend: &Backend, tried: &Tried) -> Option<HeaderValue> {
         self.sticky.as_ref()?;
+        let current = self.current.load();
+        if current.session(facts).is_some_and(|own| !tried.contains(own)) {
+            // Its own backend has answered, or had no room this time.
+            return None;
+        }
         let https = facts.exchange.scheme == Scheme::Https;
-        self.current.load().sessions.as_ref()?.renew(facts.request, backend, https).cloned()
+        current.sessions.as_ref()?.cookie(backend, https).cloned()
     }
 
     /// Whether so few of its backends are well that health is ignored.
@@ -232,6 +274,9 @@ impl Upstream {
         if self.learns_latency {
             let latency = if outcome.is_good() { took } else { took + outcome::PENALTY };
             backend.state().load.observe(latency, clock::now());
+        }
+        if let Some(limits) = &self.limits {
+            limits.learn(outcome.is_gateway_failure(), took);
         }
         let Some(ejector) = self.ejector.as_ref().filter(|ejector| ejector.is_failure(outcome)) else { return false };
         if let Some(change) = ejector.fail(backend, &self.current.load().backends, clock::now()) {
@@ -277,7 +322,8 @@ impl Upstream {
     /// where they are. For a thread that serves no requests.
     pub fn update(&self, seats: Vec<Seat>) {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.publish(backends(&self.name, seats, self.start_as, &self.keep), clock::now());
+        let gate = self.limits.as_ref().map(Limits::gate);
+        self.publish(backends(&self.name, seats, self.start_as, gate, &self.keep), clock::now());
         drop(writer);
         // For the checks, and because the new view has another date.
         self.changed();
@@ -304,6 +350,10 @@ impl Upstream {
             (known, _) => known,
         };
         self.current.store(Arc::new(Current { backends, view, sessions }));
+        if let Some(limits) = &self.limits {
+            // Who waits for a place may find one at a backend that is new, or well again.
+            limits.gate().freed();
+        }
         expires
     }
 
@@ -376,9 +426,15 @@ impl Drop for Upstream {
     }
 }
 
-fn backends(upstream: &str, seats: Vec<Seat>, start: Start, keep: &Keep) -> Arc<[Arc<Backend>]> {
+fn backends(
+    upstream: &str,
+    seats: Vec<Seat>,
+    start: Start,
+    gate: Option<&Arc<Gate>>,
+    keep: &Keep,
+) -> Arc<[Arc<Backend>]> {
     let fresh = || Health::new(start).joined(clock::now());
-    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, fresh, keep))).collect()
+    seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, fresh, gate, keep))).collect()
 }
 
 /// Makes the view anew whenever something has changed, or time has made it out of date.

@@ -6,14 +6,16 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::protocols::TcpKeepalive;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Tracer, Tracing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::diag::Scope;
+use crate::observe::OpenConnections;
 use crate::units::HumanDuration;
 
 /// How long each step of a request to a server may take.
@@ -143,6 +145,15 @@ impl PeerTemplate {
         Self { peer, timeouts, reuse: !keepalive.idle.0.is_zero() }
     }
 
+    /// Counts the connections of the backend under `key` that are open. None of them is shared with another upstream or
+    /// other backends then; but those that were kept before a reload are used on, whatever it changed.
+    pub fn count(&mut self, open: Arc<OpenConnections>, key: &str) {
+        self.peer.options.tracer = Some(Tracer(Box::new(Open(open))));
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.peer.group_key = hasher.finish();
+    }
+
     /// The peer for one try of a request that has `remaining` time left (`None`: no limit), at which the backend may be
     /// silent for `per_try` at most; `upgrade`: the request asks to become a tunnel, which the total does not bind.
     pub fn peer(&self, remaining: Option<Duration>, per_try: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
@@ -167,6 +178,24 @@ impl PeerTemplate {
             peer.group_key = fastrand::u64(..);
         }
         peer
+    }
+}
+
+/// Counts a connection from its begin to its end.
+#[derive(Clone, Debug)]
+struct Open(Arc<OpenConnections>);
+
+impl Tracing for Open {
+    fn on_connected(&self) {
+        self.0.0.inc();
+    }
+
+    fn on_disconnected(&self) {
+        self.0.0.dec();
+    }
+
+    fn boxed_clone(&self) -> Box<dyn Tracing> {
+        Box::new(self.clone())
     }
 }
 
@@ -229,6 +258,25 @@ mod tests {
         assert_ne!(key(&template(60)), key(&template(5)));
         let never = template(0);
         assert_ne!(key(&never), key(&never));
+    }
+
+    #[test]
+    fn counted_connections_are_shared_with_nobody_but_over_a_reload() {
+        let open = Arc::new(OpenConnections::default());
+        let counted = |idle, key| {
+            let mut template = template(idle);
+            template.count(Arc::clone(&open), key);
+            template.peer(None, None, false)
+        };
+        let peer = counted(60, "api");
+        assert_ne!(peer.reuse_hash(), template(60).peer(None, None, false).reuse_hash());
+        assert_ne!(peer.reuse_hash(), counted(60, "web").reuse_hash());
+        assert_eq!(peer.reuse_hash(), counted(5, "api").reuse_hash());
+        let tracer = peer.get_tracer().unwrap();
+        tracer.0.on_connected();
+        assert_eq!(open.0.get(), 1);
+        tracer.0.on_disconnected();
+        assert_eq!(open.0.get(), 0);
     }
 
     #[test]

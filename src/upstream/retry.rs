@@ -9,8 +9,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::limits::budget::Budget;
 use crate::diag::Scope;
-use crate::units::HumanDuration;
+use crate::units::{HumanDuration, Percent};
 
 /// When a request is tried again, on another backend.
 ///
@@ -34,6 +35,9 @@ pub struct Config {
     /// How long a backend may be silent before its response begins, and then between two pieces of it, where that is
     /// less than the upstream's `read`. Default: `read` alone.
     pub per_try: Option<HumanDuration>,
+    /// How many retries may be under way at the upstream, as a share of its requests under way; ten may always be. Those
+    /// above that are not made, so that an upstream that is dying is not stormed. Default: `50%`.
+    pub budget: Percent,
     /// Whether methods are tried again too that may not be repeated, as POST: only for backends that do no harm then.
     /// Default: `false`.
     pub non_idempotent: bool,
@@ -54,7 +58,7 @@ pub enum Cause {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { attempts: 2, causes: None, per_try: None, non_idempotent: false }
+        Self { attempts: 2, causes: None, per_try: None, budget: Budget::SHARE, non_idempotent: false }
     }
 }
 
@@ -98,7 +102,8 @@ impl Config {
         }
         let per_try = self.per_try.map(|span| span.0);
         let non_idempotent = self.non_idempotent;
-        sound.then(|| Retry { attempts: self.attempts, causes: causes.into(), per_try, non_idempotent })
+        let (attempts, budget) = (self.attempts, self.budget);
+        sound.then(|| Retry { attempts, causes: causes.into(), per_try, budget, non_idempotent })
     }
 }
 
@@ -108,6 +113,7 @@ pub struct Retry {
     attempts: u32,
     causes: Box<[Cause]>,
     per_try: Option<Duration>,
+    budget: Percent,
     non_idempotent: bool,
 }
 
@@ -116,6 +122,11 @@ impl Retry {
     /// time left of the request's total (`None`: no limit).
     pub fn allows(&self, cause: Cause, tries: u32, remaining: Option<Duration>) -> bool {
         tries <= self.attempts && remaining.is_none_or(|left| !left.is_zero()) && self.causes.contains(&cause)
+    }
+
+    /// The share of the requests under way that may be retries.
+    pub fn budget(&self) -> Percent {
+        self.budget
     }
 
     /// How long a backend may be silent at one try.

@@ -10,6 +10,7 @@ use http::HeaderValue;
 use super::address::ServerAddress;
 use super::backend::Seat;
 use super::config::{Config, Host, Server};
+use super::limits::OfServer;
 use super::peer::PeerTemplate;
 use super::resolve::{Answer, LastGood, Resolved};
 use crate::diag::Scope;
@@ -85,7 +86,7 @@ impl Seats<'_> {
             ServerAddress::Unix(path) => {
                 let template = PeerTemplate::unix(path, settings.timeouts, settings.keepalive)
                     .expect("the path was checked when the address was read");
-                self.regular.push(seat(server, address.to_string(), authority, template));
+                self.regular.push(self.seat(server, address.to_string(), authority, template));
             }
             ServerAddress::Name(name, port) => {
                 let answer = resolved.get(name);
@@ -110,7 +111,7 @@ impl Seats<'_> {
             return;
         }
         let template = PeerTemplate::tcp(address, settings.timeouts, settings.keepalive);
-        let mut new = seat(server, address.to_string(), authority, template);
+        let mut new = self.seat(server, address.to_string(), authority, template);
         if spare {
             (new.spare, new.weight) = (true, 0);
         }
@@ -125,27 +126,28 @@ impl Seats<'_> {
         }
     }
 
+    /// The seat of a server at one address.
+    fn seat(&self, server: &Server, label: String, authority: HeaderValue, template: PeerTemplate) -> Seat {
+        let settings = &server.settings;
+        Seat {
+            label,
+            weight: settings.weight,
+            tier: settings.tier(),
+            zone: settings.zone.as_deref().map(Arc::from),
+            drains: settings.drain,
+            spare: false,
+            authority,
+            template,
+            limits: OfServer::of(&self.config.settings.limits, settings.limits()),
+        }
+    }
+
     fn finish(mut self) -> Servers {
         self.spare.retain(|spare| {
             self.regular.iter().all(|seat| (&seat.label, &seat.authority) != (&spare.label, &spare.authority))
         });
         self.regular.append(&mut self.spare);
         Servers { seats: self.regular, last_good: self.last_good }
-    }
-}
-
-/// The seat of a server at one address.
-fn seat(server: &Server, label: String, authority: HeaderValue, template: PeerTemplate) -> Seat {
-    let settings = &server.settings;
-    Seat {
-        label,
-        weight: settings.weight,
-        tier: settings.tier(),
-        zone: settings.zone.as_deref().map(Arc::from),
-        drains: settings.drain,
-        spare: false,
-        authority,
-        template,
     }
 }
 

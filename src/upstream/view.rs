@@ -23,6 +23,10 @@ use crate::exchange::Facts;
 use crate::keep::Keep;
 use crate::units::Percent;
 
+/// When more backends than these had to be passed over, whoever is free takes the request: asking the policy again and again
+/// would take a time that grows with the square of their number.
+const MANY: usize = 8;
+
 /// In how many steps a backend that came back gets to its full weight.
 const STEPS: u32 = 10;
 
@@ -55,6 +59,8 @@ struct Group {
     policy: Box<dyn Policy>,
     /// Whether the status of a backend counts.
     trusts_health: bool,
+    /// Whether it takes what the group before it is too full for: one of another tier does not.
+    relieves: bool,
 }
 
 /// What `explain` tells of a pick.
@@ -87,18 +93,32 @@ impl View {
     pub(super) fn pick(&self, facts: &Facts<'_>, tried: &Tried, now: Instant) -> Result<Lease, Refusal> {
         let now = clock::at(now);
         let mut passed = Passed::new();
+        let mut full = false;
         for group in &self.groups {
+            if full && !group.relieves {
+                break;
+            }
             group.pass_over(tried, &mut passed);
             while let Some(index) = group.policy.pick(&Ask { facts, now, passed: &passed }) {
                 let backend = &group.backends[index];
                 let may = if group.trusts_health { backend.is_usable() } else { !backend.is_draining() };
                 if may {
-                    return Ok(backend.lease());
+                    if let Some(lease) = backend.lease() {
+                        return Ok(lease);
+                    }
+                    full = true;
                 }
                 passed.insert(index);
+                if passed.len() > MANY {
+                    match group.any(tried) {
+                        Some(lease) => return Ok(lease),
+                        None => break,
+                    }
+                }
             }
         }
         Err(match (self.backends == 0, tried.is_empty()) {
+            _ if full => Refusal::Full,
             (true, _) => Refusal::NoBackend,
             (false, true) => Refusal::NoHealthyBackend,
             (false, false) => Refusal::AllTried,
@@ -117,6 +137,13 @@ impl View {
 }
 
 impl Group {
+    /// The next backend, from anywhere on, that takes a request.
+    fn any(&self, tried: &Tried) -> Option<Lease> {
+        let (before, after) = self.backends.split_at(fastrand::usize(..self.backends.len()));
+        let usable = |backend: &&Arc<Backend>| (!self.trusts_health || backend.is_usable()) && !tried.contains(backend);
+        after.iter().chain(before).filter(usable).find_map(Backend::lease)
+    }
+
     fn pass_over(&self, tried: &Tried, passed: &mut Passed) {
         passed.clear();
         if tried.is_empty() {
@@ -205,7 +232,9 @@ impl Maker<'_> {
             })
             .collect();
         let members = Members { upstream: &self.rules.name, members: &members, keep: self.keep };
-        self.groups.push(Group { policy: self.rules.balance.build(&members), backends, trusts_health });
+        let (first, before) = (&backends[0], self.groups.last().map(|group| &group.backends[0]));
+        let relieves = !first.is_spare() && before.is_some_and(|before| before.tier() == first.tier());
+        self.groups.push(Group { policy: self.rules.balance.build(&members), backends, trusts_health, relieves });
     }
 
     /// How far a backend is on its way to full weight, of [`STEPS`].

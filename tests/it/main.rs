@@ -13,6 +13,7 @@ mod conf;
 mod docs;
 mod document;
 mod errors;
+mod failover;
 mod filters;
 mod forwarded;
 mod headers;

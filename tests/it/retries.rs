@@ -122,7 +122,7 @@ fn backend(name: &str) -> Gateway {
 fn one_of_three_backends_killed_under_load_is_no_error_for_anybody() {
     let mut backends = ["a", "b", "c"].map(backend);
     let addresses = backends.each_ref().map(Gateway::address);
-    for balance in ["round_robin"] {
+    for balance in ["round_robin", "power_of_two", "peak_ewma"] {
         let gateway = Gateway::start(&format!(
             "upstreams:\n  api: {{ servers: {addresses:?}, balance: {balance} }}\nsites:\n  - proxy: api\n"
         ));

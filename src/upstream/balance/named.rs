@@ -1,8 +1,8 @@
-//! `Named`: a member by its name, for tables that are made of names.
+//! `Named`: a member by its name, for tables that must not depend on who lists the members.
 
 use super::policy::Member;
 
-/// A member by its name.
+/// A member by its name, for what is made of names.
 #[derive(Clone, Copy)]
 pub(super) struct Named<'a> {
     pub(super) label: &'a str,

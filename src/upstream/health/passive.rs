@@ -248,9 +248,10 @@ mod tests {
                 spare: *weight == 0,
                 authority: HeaderValue::from_static("a"),
                 template,
+                limits: Default::default(),
             }
         };
-        let make = |seat| Arc::new(Backend::new("api", seat, Health::default, &keep));
+        let make = |seat| Arc::new(Backend::new("api", seat, Health::default, None, &keep));
         weights.iter().enumerate().map(seat).map(make).collect()
     }
 

@@ -1,0 +1,282 @@
+//! `Queue`: where requests wait, first come first served, while their upstream takes no more.
+//!
+//! The queue has no places to give away: whoever is in front asks for one again whenever one may have become free. So one
+//! queue serves every kind of limit at once, those of the upstream, of its servers, and one that moves. A request that
+//! leaves, at whatever point, is forgotten as its future is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+
+use tokio::sync::{Mutex, Notify};
+use tokio::time::{Instant, timeout_at};
+
+use crate::observe::QueueStats;
+use crate::upstream::refusal::Refusal;
+
+/// The waiting requests of one upstream. Kept over reloads, so that those of before and after stand in one line.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: AtomicU32,
+    /// Whoever holds it is in front; it is handed on in the order of asking.
+    front: Mutex<()>,
+    /// Wakes the one in front, and remembers it when nobody is.
+    freed: Notify,
+    stats: Arc<QueueStats>,
+}
+
+impl Queue {
+    /// An empty queue that tells its length to `stats`.
+    pub fn new(stats: Arc<QueueStats>) -> Self {
+        Self { stats, ..Self::default() }
+    }
+
+    /// Whether nobody waits. Who comes then may ask for a place at once; else that would be pushing in.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.load(Relaxed) == 0
+    }
+
+    /// A place may have become free. To be said after it has.
+    pub fn freed(&self) {
+        // Whoever asked in vain had entered before (see `wait`): of the two, at least one sees the other.
+        fence(SeqCst);
+        if !self.is_empty() {
+            self.freed.notify_one();
+        }
+    }
+
+    /// Waits in line until `attempt` gives a place, or refuses with anything but [`Refusal::Full`]; at most until
+    /// `until`, and only while less than `places` wait.
+    pub async fn wait<T>(
+        &self,
+        places: u32,
+        until: Instant,
+        mut attempt: impl FnMut() -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let _place = self.enter(places)?;
+        let turn = async {
+            let _front = self.front.lock().await;
+            loop {
+                fence(SeqCst);
+                match attempt() {
+                    Err(Refusal::Full) => self.freed.notified().await,
+                    settled => return settled,
+                }
+            }
+        };
+        timeout_at(until, turn).await.unwrap_or(Err(Refusal::QueueTimeout))
+    }
+
+    fn enter(&self, places: u32) -> Result<Place<'_>, Refusal> {
+        let next = |waiting| (waiting < places).then_some(waiting + 1);
+        self.waiting.fetch_update(SeqCst, Relaxed, next).map_err(|_| Refusal::QueueFull)?;
+        self.stats.length.inc();
+        Ok(Place(self))
+    }
+}
+
+/// A request that waits, until it is dropped.
+struct Place<'a>(&'a Queue);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+        self.0.stats.length.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::sync::Mutex as Lock;
+    use std::task::{Context, Waker};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// So many places, and a queue before them.
+    struct Room {
+        limit: u32,
+        taken: AtomicU32,
+        most: AtomicU32,
+        queue: Queue,
+    }
+
+    impl Room {
+        fn of(limit: u32) -> Arc<Self> {
+            Arc::new(Self { limit, taken: AtomicU32::new(0), most: AtomicU32::new(0), queue: Queue::default() })
+        }
+
+        fn take(&self) -> Result<(), Refusal> {
+            let next = |taken| (taken < self.limit).then_some(taken + 1);
+            let before = self.taken.fetch_update(Relaxed, Relaxed, next).map_err(|_| Refusal::Full)?;
+            self.most.fetch_max(before + 1, Relaxed);
+            Ok(())
+        }
+
+        fn give_back(&self) {
+            self.taken.fetch_sub(1, Relaxed);
+            self.queue.freed();
+        }
+
+        async fn wait(&self, places: u32, patience: Duration) -> Result<(), Refusal> {
+            self.queue.wait(places, Instant::now() + patience, || self.take()).await
+        }
+    }
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_first_goes_first() {
+        let room = Room::of(1);
+        room.take().unwrap();
+        let order = Arc::new(Lock::new(Vec::new()));
+        let waiting: Vec<_> = (0..100)
+            .map(|number| {
+                let (room, order) = (Arc::clone(&room), Arc::clone(&order));
+                tokio::spawn(async move {
+                    room.wait(100, LONG).await.unwrap();
+                    order.lock().unwrap().push(number);
+                    room.give_back();
+                })
+            })
+            .collect();
+        while room.queue.waiting.load(Relaxed) < 100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(room.queue.stats.length.get(), 100);
+        room.give_back();
+        for task in waiting {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock().unwrap(), (0..100).collect::<Vec<_>>());
+        assert!(room.queue.is_empty() && room.queue.stats.length.get() == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_at_its_time_and_not_before() {
+        let room = Room::of(0);
+        let began = Instant::now();
+        let refused = room.wait(1, Duration::from_secs(2)).await;
+        assert_eq!((refused, began.elapsed()), (Err(Refusal::QueueTimeout), Duration::from_secs(2)));
+        assert!(room.queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_so_many_may_wait() {
+        let room = Room::of(0);
+        let tasks: Vec<_> = (0..3)
+            .map(|_| {
+                let room = Arc::clone(&room);
+                tokio::spawn(async move { room.wait(3, LONG).await })
+            })
+            .collect();
+        while room.queue.waiting.load(Relaxed) < 3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(room.wait(3, LONG).await, Err(Refusal::QueueFull));
+        assert_eq!(room.wait(0, LONG).await, Err(Refusal::QueueFull));
+        for task in tasks {
+            task.abort();
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+        assert!(room.queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_matter_of_room_ends_the_wait() {
+        let queue = Queue::default();
+        let mut asked = 0;
+        let refused = queue.wait(1, Instant::now() + LONG, || {
+            asked += 1;
+            Err::<(), _>(Refusal::NoHealthyBackend)
+        });
+        assert_eq!(refused.await, Err(Refusal::NoHealthyBackend));
+        assert_eq!(asked, 1);
+    }
+
+    /// Polls a future once.
+    fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        match future.poll(&mut Context::from_waker(Waker::noop())) {
+            std::task::Poll::Ready(value) => Some(value),
+            std::task::Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_leaves_after_it_was_called_passes_the_call_on() {
+        let room = Room::of(1);
+        room.take().unwrap();
+        let mut second = pin!(room.wait(9, LONG));
+        {
+            let mut first = pin!(room.wait(9, LONG));
+            assert!(poll(first.as_mut()).is_none() && poll(second.as_mut()).is_none());
+            room.give_back();
+            // The first was called, and goes before it has heard.
+        }
+        assert_eq!(poll(second.as_mut()), Some(Ok(())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_free_before_anybody_listens_is_not_lost() {
+        let room = Room::of(1);
+        room.take().unwrap();
+        let mut given_back = false;
+        // It becomes free between asking in vain and waiting to hear of it.
+        let waited = room.queue.wait(1, Instant::now() + LONG, || {
+            let taken = room.take();
+            if taken.is_err() && !std::mem::replace(&mut given_back, true) {
+                room.give_back();
+            }
+            taken
+        });
+        assert_eq!(waited.await, Ok(()));
+    }
+
+    #[test]
+    fn under_stress_nobody_is_forgotten_and_the_limit_holds() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let room = Room::of(3);
+            let tasks: Vec<_> = (0..64_u64)
+                .map(|seed| {
+                    let room = Arc::clone(&room);
+                    tokio::spawn(async move {
+                        let mut random = fastrand::Rng::with_seed(seed);
+                        let mut served = 0;
+                        while served < 300 {
+                            let entered = if room.queue.is_empty() { room.take() } else { Err(Refusal::Full) };
+                            let entered = match entered {
+                                // Some lose patience while they wait, most do not.
+                                Err(_) if random.u8(..8) == 0 => {
+                                    let patience = Duration::from_micros(random.u64(..200));
+                                    match tokio::time::timeout(patience, room.wait(64, LONG)).await {
+                                        Ok(waited) => waited.is_ok(),
+                                        Err(_) => false,
+                                    }
+                                }
+                                Err(_) => room.wait(64, LONG).await.is_ok(),
+                                Ok(()) => true,
+                            };
+                            if entered {
+                                if random.bool() {
+                                    tokio::task::yield_now().await;
+                                }
+                                served += 1;
+                                room.give_back();
+                            }
+                        }
+                    })
+                })
+                .collect();
+            let all = async {
+                for task in tasks {
+                    task.await.unwrap();
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(60), all).await.expect("nobody waits for ever");
+            assert_eq!((room.taken.load(Relaxed), room.queue.is_empty()), (0, true));
+            assert_eq!(room.most.load(Relaxed), 3);
+        });
+    }
+}
