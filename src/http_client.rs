@@ -98,6 +98,20 @@ impl HttpClient {
         request.exchange(connector, peer).await
     }
 
+    /// Sends one request to `peer`, and reads the body of the answer only to forget it. One with more than the limits let be
+    /// is left unread, and its connection closed.
+    pub async fn deliver(
+        &self,
+        peer: &HttpPeer,
+        head: RequestHeader,
+        body: Option<Bytes>,
+        limits: Limits,
+    ) -> Result<ResponseHeader, Fault> {
+        let connector = self.connector().await?;
+        let request = Request { forgets: true, ..Request::new(head, body, limits)? };
+        Ok(request.exchange(connector, peer).await?.head)
+    }
+
     /// Asks for `url`, http or https. Looks the name up without blocking the thread, and tries one address after the
     /// other.
     pub async fn get(&self, url: &str, headers: &[(HeaderName, HeaderValue)], limits: Limits) -> Result<Answer, Fault> {
@@ -135,6 +149,8 @@ struct Request {
     body: Option<Bytes>,
     limits: Limits,
     deadline: Instant,
+    /// Whether nobody wants the body of the answer.
+    forgets: bool,
 }
 
 impl Request {
@@ -145,7 +161,7 @@ impl Request {
             let length = head.insert_header(CONTENT_LENGTH, body.len());
             length.map_err(|_| Fault::new(Step::Url, "the request cannot be written"))?;
         }
-        Ok(Self { head, body, limits, deadline: Instant::now() + limits.total })
+        Ok(Self { head, body, limits, deadline: Instant::now() + limits.total, forgets: false })
     }
 
     /// Sends it to `peer`, on a kept connection where there is one.
@@ -155,9 +171,9 @@ impl Request {
             let (mut session, reused) =
                 self.in_time(Step::Connect, connecting).await?.map_err(|error| Fault::connecting(&error))?;
             match self.in_time(Step::Exchange, self.over(&mut session)).await? {
-                Ok(answer) => {
+                Ok((answer, whole)) => {
                     let idle = peer.options.idle_timeout.unwrap_or(IDLE);
-                    if !idle.is_zero() {
+                    if whole && !idle.is_zero() {
                         // What cannot be kept is closed here, which may take as long as the server likes.
                         let _ =
                             timeout_at(self.deadline, connector.release_http_session(session, peer, Some(idle))).await;
@@ -189,9 +205,14 @@ impl Request {
         self.head.method.is_idempotent()
     }
 
-    async fn over(&self, session: &mut HttpSession) -> Result<Answer, Fault> {
+    /// The answer, and whether all of it was read.
+    async fn over(&self, session: &mut HttpSession) -> Result<(Answer, bool), Fault> {
         self.write(session).await.map_err(|error| Fault::exchanging(&error))?;
         let head = read_head(session).await?;
+        if self.forgets {
+            let whole = self.forget_body(session).await?;
+            return Ok((Answer { head, body: Bytes::new(), trailers: None }, whole));
+        }
         let mut body = BytesMut::new();
         self.check_length(&head)?;
         while let Some(piece) = session.read_response_body().await.map_err(|error| Fault::exchanging(&error))? {
@@ -205,7 +226,19 @@ impl Request {
             HttpSession::H2(http2) => http2.read_trailers().await.map_err(|error| Fault::exchanging(&error))?,
             HttpSession::H1(_) | HttpSession::Custom(()) => None,
         };
-        Ok(Answer { head, body: body.freeze(), trailers })
+        Ok((Answer { head, body: body.freeze(), trailers }, true))
+    }
+
+    /// Reads a body that nobody wants, as far as it may go; true: to its end.
+    async fn forget_body(&self, session: &mut HttpSession) -> Result<bool, Fault> {
+        let mut left = self.limits.max_body;
+        while let Some(piece) = session.read_response_body().await.map_err(|error| Fault::exchanging(&error))? {
+            match left.checked_sub(piece.len()) {
+                Some(less) => left = less,
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 
     async fn write(&self, session: &mut HttpSession) -> pingora::Result<()> {

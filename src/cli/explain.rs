@@ -144,6 +144,9 @@ fn tell_route(told: &mut String, route: &Route, head: &RequestHeader, exchange: 
                 };
                 let _ = writeln!(told, "backend   {backend}");
             }
+            if let Some(mirror) = &route.mirror {
+                let _ = writeln!(told, "mirror    {} (gets copies of {})", mirror.upstream.name(), mirror.share);
+            }
         }
     }
     Ok(())

@@ -153,6 +153,11 @@ impl Gateway {
         self.snapshot.load_full()
     }
 
+    /// Where work goes on that no client waits for.
+    pub fn background(&self) -> &Handle {
+        &self.background
+    }
+
     /// The files of the document that was read last, in force or refused, as they were then.
     pub fn files(&self) -> Files {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).files.clone()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::exchange::{Exchange, Facts};
@@ -38,6 +39,8 @@ pub struct Ctx {
     pub retry: Option<RetryPermit>,
     /// In how many seconds the client had better ask again, when no backend takes the request.
     pub retry_after: Option<u64>,
+    /// The copy that the route's mirror gets.
+    pub copy: Copying,
     /// When the whole exchange must be over. `None`: not proxied, or upgraded.
     pub deadline: Option<Instant>,
     /// Whether a piece of the response's body has passed.
@@ -52,7 +55,7 @@ pub struct Attempt {
     pub began: Instant,
     /// Whether the response has begun that the client gets.
     pub answered: bool,
-    /// Whether it counts against the backend.
+    /// Whether it counts against the backend, or at least not for it.
     pub failed: bool,
 }
 
@@ -62,6 +65,26 @@ pub struct Next {
     pub lease: Lease,
     /// How long to wait before.
     pub pause: Duration,
+}
+
+/// How far the copy of a request is.
+#[derive(Default)]
+pub enum Copying {
+    /// Not begun, and not drawn yet.
+    #[default]
+    Undrawn,
+    /// Made, or not to be made.
+    Done,
+    /// Under way: this much has passed.
+    Begun(Box<Copy>),
+}
+
+/// The copy of a request as far as it has passed.
+pub struct Copy {
+    /// As it goes to the first backend.
+    pub head: RequestHeader,
+    /// What has passed; `None`: the request has none.
+    pub body: Option<BytesMut>,
 }
 
 impl Ctx {
@@ -79,6 +102,7 @@ impl Ctx {
             held: Held::default(),
             retry: None,
             retry_after: None,
+            copy: Copying::default(),
             deadline: None,
             body_began: false,
         }

@@ -6,6 +6,7 @@ mod ctx;
 mod fail;
 mod forward;
 mod framing;
+mod mirror;
 mod queue;
 mod record;
 mod respond;
@@ -82,16 +83,19 @@ impl ProxyHttp for Proxy {
         head: &mut RequestHeader,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
-        forward::request_head(session, head, ctx)
+        forward::request_head(session, head, ctx)?;
+        mirror::begin(session, head, ctx);
+        Ok(())
     }
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
-        _: &mut Option<Bytes>,
-        _: bool,
+        session: &mut Session,
+        piece: &mut Option<Bytes>,
+        ends: bool,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
+        mirror::gather(&self.gateway, session, piece.as_ref(), ends, ctx);
         forward::in_time(ctx)
     }
 

@@ -26,7 +26,7 @@ pub(super) async fn enter(session: &mut Session, ctx: &mut Ctx, upstream: &Upstr
 async fn enter_with(held: &mut Held, session: &mut Session, ctx: &mut Ctx, upstream: &Upstream) -> Result<Lease> {
     let Some(limits) = upstream.limits() else { return Err(refused(Refusal::NoBackend, ctx, upstream)) };
     // A request that is tried again was let in already.
-    let admitted = if ctx.exchange.tries == 0 { limits.admit(held, clock::now()) } else { Ok(()) };
+    let admitted = if ctx.exchange.tries == 0 { limits.admit(held) } else { Ok(()) };
     let entered = admitted.and_then(|()| {
         let facts = ctx.facts(session.req_header(), None);
         limits.enter(held, || upstream.pick(&facts, &ctx.tried, Instant::now()))

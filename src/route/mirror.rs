@@ -14,6 +14,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::context::Context;
 use crate::diag::Scope;
+use crate::http_client::HttpClient;
 use crate::observe::MirrorStats;
 use crate::units::{ByteSize, HumanDuration, Percent};
 use crate::upstream::{self, Upstream, looks_like_address};
@@ -71,13 +72,16 @@ fn default_timeout() -> HumanDuration {
 pub struct Mirror {
     /// Where they go.
     pub upstream: Arc<Upstream>,
-    share: f64,
+    /// The share of the requests that is copied.
+    pub share: Percent,
     /// The largest body that is copied, in bytes.
     pub body: usize,
     /// How many may be under way at once.
     pub max: u32,
     /// How long one may take.
     pub timeout: Duration,
+    /// Sends them.
+    pub client: Arc<HttpClient>,
     /// What is counted of them.
     pub stats: Arc<MirrorStats>,
 }
@@ -85,7 +89,7 @@ pub struct Mirror {
 impl Mirror {
     /// Whether this request is one of those to be copied: drawn at random.
     pub fn draws(&self) -> bool {
-        self.share >= 1.0 || fastrand::f64() < self.share
+        self.share == all() || fastrand::f64() < self.share.fraction()
     }
 }
 
@@ -117,10 +121,12 @@ impl Config {
         };
         Some(Mirror {
             upstream,
-            share: share.fraction(),
+            share: *share,
             body: body.as_usize(),
             max: *max,
             timeout: timeout.0,
+            // The one of all requests that the gateway makes of its own accord.
+            client: context.keep.get_or("", HttpClient::new),
             stats: context.keep.get_or(key, MirrorStats::default),
         })
     }

@@ -130,7 +130,7 @@ pub struct Route {
     /// How often other backends are tried, if other than the upstream says.
     pub retry: Option<Retry>,
     /// Who gets copies of its requests.
-    pub mirror: Option<Box<Mirror>>,
+    pub mirror: Option<Arc<Mirror>>,
     /// What it does in the end.
     pub action: Action,
     /// What is counted of it.
@@ -301,7 +301,7 @@ impl RouteConfig {
         let rewrite = self.rewrite.as_ref().and_then(|config| Rewrite::build(config, &captures, &at.key("rewrite")));
         let retry = self.retry.as_ref().and_then(|config| config.build(&at.key("retry")));
         let mirror =
-            self.mirror.as_ref().and_then(|config| config.build(&key, context, &at.key("mirror")).map(Box::new));
+            self.mirror.as_ref().and_then(|config| config.build(&key, context, &at.key("mirror")).map(Arc::new));
         let action = self.build_action(context, &captures, at)?;
         if self.rewrite.is_some() && !matches!(action, Action::Proxy(_)) {
             at.key("rewrite")

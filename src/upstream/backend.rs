@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 
 use super::health::state::{Health, Status};
+use super::limits::connections::Connections;
 use super::limits::{Gate, OfServer};
 use super::load::Load;
 use super::peer::PeerTemplate;
@@ -72,8 +73,9 @@ impl Backend {
         // Before the state: `Keep` lets nobody in while it makes a thing.
         let stats = keep.get_or(&key, BackendStats::default);
         let state = keep.get_or(&key, || BackendState::new(stats, fresh()));
-        if limits.connections.is_some() {
-            template.count(keep.get_or(&key, OpenConnections::default), &key);
+        if let Some(most) = limits.connections {
+            let open = keep.get_or(&key, OpenConnections::default);
+            template.limit(keep.get_or(&key, || Connections::new(open)), most, &key);
         }
         let (label, most, gate) = (label.into(), limits.most(), gate.map(Arc::clone));
         Self { label, weight, tier, zone, drains, spare, authority, template, most, gate, state }

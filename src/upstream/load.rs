@@ -39,8 +39,10 @@ impl Load {
 
     /// Counts a request that begins, unless `most` are under way already.
     pub fn try_begin(&self, most: u32) -> bool {
-        let next = |inflight| (inflight < most).then_some(inflight + 1);
-        self.inflight.fetch_update(Relaxed, Relaxed, next).is_ok()
+        let next = |inflight| (inflight & !COUNTED < most).then_some(inflight + 1);
+        let Ok(before) = self.inflight.fetch_update(Relaxed, Relaxed, next) else { return false };
+        self.count(before, 1);
+        true
     }
 
     /// Counts a request that has ended.
@@ -206,6 +208,17 @@ mod tests {
         load.end();
         load.end();
         assert_eq!(load.inflight(), 0);
+    }
+
+    #[test]
+    fn no_more_begin_than_may_whether_a_total_counts_them_or_not() {
+        let (total, load) = (Arc::<Total>::default(), Arc::<Load>::default());
+        assert!(load.try_begin(2));
+        assert!(total.add(&load) && load.try_begin(2) && !load.try_begin(2));
+        assert_eq!((load.inflight(), total.inflight()), (2, 2));
+        load.end();
+        assert!(load.try_begin(2) && !load.try_begin(1));
+        assert_eq!((load.inflight(), total.inflight()), (2, 2));
     }
 
     #[test]

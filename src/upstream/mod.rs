@@ -235,7 +235,8 @@ impl Upstream {
     /// not: the same backend may get a fresh one.
     pub fn pick(&self, facts: &Facts<'_>, tried: &Tried, now: Instant) -> Result<Lease, Refusal> {
         let current = self.current.load();
-        // Where a session's backend has no room, another serves the request, and the session stays where it is.
+        // Where a session's backend has no room, another serves the request, and the session stays where it is. Waiting for
+        // this one backend would hold up all who stand behind in the queue, whichever backend they want.
         let own = current.session(facts).filter(|own| !tried.contains(own)).and_then(Backend::lease);
         own.map_or_else(|| current.view.pick(facts, tried, now), Ok)
     }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::protocols::TcpKeepalive;
-use pingora::upstreams::peer::{HttpPeer, Tracer, Tracing};
+use pingora::upstreams::peer::{HttpPeer, Tracer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::limits::connections::{Connections, Door};
 use crate::diag::Scope;
-use crate::observe::OpenConnections;
 use crate::units::HumanDuration;
 
 /// How long each step of a request to a server may take.
@@ -145,10 +145,12 @@ impl PeerTemplate {
         Self { peer, timeouts, reuse: !keepalive.idle.0.is_zero() }
     }
 
-    /// Counts the connections of the backend under `key` that are open. None of them is shared with another upstream or
-    /// other backends then; but those that were kept before a reload are used on, whatever it changed.
-    pub fn count(&mut self, open: Arc<OpenConnections>, key: &str) {
-        self.peer.options.tracer = Some(Tracer(Box::new(Open(open))));
+    /// Lets at most `most` connections be open to the backend that is kept under `key`. None of them is shared with another
+    /// upstream or other backends then; but those that were kept before a reload are used on, whatever it changed.
+    pub fn limit(&mut self, connections: Arc<Connections>, most: u32, key: &str) {
+        let door = Door::new(connections, most, self.timeouts.connect.0);
+        self.peer.options.tracer = Some(Tracer(Box::new(door.clone())));
+        self.peer.options.custom_l4 = Some(Arc::new(door));
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         self.peer.group_key = hasher.finish();
@@ -178,24 +180,6 @@ impl PeerTemplate {
             peer.group_key = fastrand::u64(..);
         }
         peer
-    }
-}
-
-/// Counts a connection from its begin to its end.
-#[derive(Clone, Debug)]
-struct Open(Arc<OpenConnections>);
-
-impl Tracing for Open {
-    fn on_connected(&self) {
-        self.0.0.inc();
-    }
-
-    fn on_disconnected(&self) {
-        self.0.0.dec();
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Tracing> {
-        Box::new(self.clone())
     }
 }
 
@@ -261,22 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn counted_connections_are_shared_with_nobody_but_over_a_reload() {
-        let open = Arc::new(OpenConnections::default());
-        let counted = |idle, key| {
+    fn limited_connections_are_shared_with_nobody_but_over_a_reload() {
+        let limited = |idle, key| {
             let mut template = template(idle);
-            template.count(Arc::clone(&open), key);
-            template.peer(None, None, false)
+            template.limit(Arc::default(), 4, key);
+            template.peer(None, None, false).reuse_hash()
         };
-        let peer = counted(60, "api");
-        assert_ne!(peer.reuse_hash(), template(60).peer(None, None, false).reuse_hash());
-        assert_ne!(peer.reuse_hash(), counted(60, "web").reuse_hash());
-        assert_eq!(peer.reuse_hash(), counted(5, "api").reuse_hash());
-        let tracer = peer.get_tracer().unwrap();
-        tracer.0.on_connected();
-        assert_eq!(open.0.get(), 1);
-        tracer.0.on_disconnected();
-        assert_eq!(open.0.get(), 0);
+        assert_ne!(limited(60, "api"), template(60).peer(None, None, false).reuse_hash());
+        assert_ne!(limited(60, "api"), limited(60, "web"));
+        assert_eq!(limited(60, "api"), limited(5, "api"));
     }
 
     #[test]

@@ -74,15 +74,18 @@ fn a_client_gets_one_cookie_and_stays() {
 
 #[test]
 fn where_there_is_no_room_another_serves_and_the_session_stays_where_it_is() {
-    let upstream = build("sticky: true, limits: { server_requests: 1 }", &Arc::default());
-    let mut client = Client::default();
-    let (label, _) = client.ask(&upstream);
-    let own = client.pick(&upstream, &Tried::new()).unwrap();
-    assert_eq!(**own.backend().label(), *label);
-    let (other, set) = client.ask(&upstream);
-    assert!(other != label && !set);
-    drop(own);
-    assert_eq!(client.ask(&upstream), (label, false));
+    // Also where others may wait: all who came later would wait behind it, though other backends have room.
+    for limits in ["{ server_requests: 1 }", "{ server_requests: 1, queue: 10 }"] {
+        let upstream = build(&format!("sticky: true, limits: {limits}"), &Arc::default());
+        let mut client = Client::default();
+        let (label, _) = client.ask(&upstream);
+        let own = client.pick(&upstream, &Tried::new()).unwrap();
+        assert_eq!(**own.backend().label(), *label);
+        let (other, set) = client.ask(&upstream);
+        assert!(other != label && !set, "{limits}");
+        drop(own);
+        assert_eq!(client.ask(&upstream), (label, false), "{limits}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Connection, Gateway, Origin, Request, Response, edgeway, get};
+use crate::harness::{Connection, Gateway, Mood, Origin, Patient, Request, Response, edgeway, eventually, get};
 
 fn conf() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")
@@ -127,6 +127,27 @@ fn policies_choose_as_they_say() {
 }
 
 #[test]
+fn failover_goes_where_it_says() {
+    let [near, busy, far, backup] = ["near", "busy", "far", "backup"].map(Patient::named);
+    busy.request(Mood::Status(503));
+    let patients = [&near, &busy, &far, &backup];
+    let addresses = patients.map(Patient::address);
+    let [a, b, c, d] = addresses.each_ref().map(String::as_str);
+    let words = [LISTEN, ("127.0.0.1:9101", a), ("127.0.0.1:9102", b), ("127.0.0.1:9103", c), ("127.0.0.1:9104", d)];
+    let gateway = start("failover.yaml", &[], &words);
+    let expect = |name: &str| assert!((0..4).all(|_| gateway.get("/").text() == name), "not all from {name}");
+    expect("near");
+    assert!(busy.requests() > 0);
+    let order = || gateway.request(&Request::new("POST", "/orders/1").body("one")).status;
+    assert_eq!([order(), order()].iter().filter(|status| **status == 503).count(), 1, "busy has its turn");
+    near.stop();
+    expect("far");
+    far.stop();
+    busy.stop();
+    expect("backup");
+}
+
+#[test]
 fn sticky_keeps_clients_as_it_says() {
     let origins = ["one", "two"].map(Origin::named);
     let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two")];
@@ -142,6 +163,61 @@ fn sticky_keeps_clients_as_it_says() {
             assert_eq!(again.echo().origin, first.echo().origin);
             assert!(!drained || first.echo().origin == "one");
         }
+    }
+}
+
+#[test]
+fn health_leaves_out_whom_it_says() {
+    let [one, two, backup] = ["one", "two", "backup"].map(Patient::named);
+    let [a, b, c] = [&one, &two, &backup].map(|patient| patient.address());
+    one.check(Mood::Body("ok"));
+    two.check(Mood::Body("no"));
+    backup.check(Mood::Body("ok"));
+    let addresses = [
+        LISTEN,
+        ("127.0.0.1:9900", "@admin"),
+        ("127.0.0.1:9101", &*a),
+        ("127.0.0.1:9102", &*b),
+        ("127.0.0.1:9103", &*c),
+    ];
+    let gateway = start("health.yaml", &[], &addresses);
+    eventually("the first success brings a server in", || gateway.get("/api/").text() == "one");
+    for _ in 0..6 {
+        assert_eq!(gateway.get("/api/").text(), "one", "the answer to the check of two has another body");
+    }
+    one.request(Mood::Status(503));
+    // Two further servers are tried for a request; the only one that is left is a backup.
+    let answers: Vec<_> = (0..4).map(|_| gateway.get("/api/").status).collect();
+    eventually("three in a row leave it out", || gateway.get("/api/").text() == "backup");
+    assert!(answers.len() == 4 && two.requests() == 0, "{answers:?}");
+    let path = format!("/upstreams/api/backends/{c}/drain");
+    assert_eq!(gateway.admin_request(&Request::new("POST", &path)).status, 200);
+    assert_eq!(gateway.get("/api/").status, 503);
+}
+
+#[test]
+fn limits_refuse_and_mirror_what_they_say() {
+    let (shop, next) = (Origin::named("shop"), Origin::named("next"));
+    let reports = Origin::answering("reports", "HTTP/1.1 503 Out\r\nContent-Length: 3\r\nX-Origin: reports\r\n\r\nout");
+    let addresses = [
+        LISTEN,
+        // One origin will do for the two servers.
+        ("      - \"127.0.0.1:9101\"\n", ""),
+        ("127.0.0.1:9102", "@shop"),
+        ("127.0.0.1:9103", "@reports"),
+        ("127.0.0.1:9104", "@shop"),
+        ("127.0.0.1:9105", "@next"),
+    ];
+    let gateway = start("limits.yaml", &[&shop, &reports, &next], &addresses);
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/reports/x").header("x-origin"), Some("reports"));
+    }
+    let refused = gateway.get("/reports/x");
+    assert_eq!((refused.status, refused.header("x-origin"), refused.header("retry-after")), (503, None, Some("5")));
+    assert_eq!(gateway.get("/search").echo().origin, "shop");
+    for number in 1..=5 {
+        assert_eq!(gateway.get("/cart/x").echo().origin, "shop");
+        eventually("the copy arrives", || next.requests() == number);
     }
 }
 

@@ -256,6 +256,7 @@ pub(crate) struct H2 {
     runtime: Runtime,
     send: h2::client::SendRequest<Bytes>,
     driver: JoinHandle<Result<(), h2::Error>>,
+    begun: Vec<h2::client::ResponseFuture>,
 }
 
 impl H2 {
@@ -267,7 +268,31 @@ impl H2 {
             let (send, connection) = h2::client::handshake(tcp).await.expect("an HTTP/2 handshake");
             (send, tokio::spawn(connection))
         });
-        Self { runtime, send, driver }
+        Self { runtime, send, driver, begun: Vec::new() }
+    }
+
+    /// Sends these requests and waits for no response.
+    #[track_caller]
+    pub(crate) fn begin(&mut self, requests: &[Request]) {
+        let send = self.send.clone();
+        let sent = self.runtime.block_on(async {
+            let mut send = send.ready().await?;
+            for request in requests {
+                let head = http::Request::builder().method(&*request.method);
+                let head = head.uri(format!("http://edgeway.test{}", request.target)).body(()).expect("a request");
+                let (response, mut body) = send.send_request(head, request.body.is_empty())?;
+                if !request.body.is_empty() {
+                    body.send_data(request.body.clone().into(), true)?;
+                }
+                // Dropped, it would be taken back.
+                self.begun.push(response);
+                send = send.ready().await?;
+            }
+            // The connection's own task has to send them yet.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok::<_, h2::Error>(())
+        });
+        sent.expect("the requests go out");
     }
 
     /// Sends these requests at the same time; their responses in the same order.
@@ -330,7 +355,7 @@ impl H2 {
     /// Waits until the peer has closed the connection; fails when it does not within the deadline.
     #[track_caller]
     pub(crate) fn expect_close(self) {
-        let Self { runtime, send: _held, driver } = self;
+        let Self { runtime, send: _held, driver, .. } = self;
         let ended = runtime.block_on(async { tokio::time::timeout(DEADLINE, driver).await });
         assert!(ended.is_ok(), "the HTTP/2 connection is still open after {DEADLINE:?}");
     }

@@ -11,6 +11,7 @@ mod proof;
 mod wait;
 mod websocket;
 mod wire;
+mod worker;
 
 pub(crate) use client::{Connection, H2, Request, Response, get};
 pub(crate) use gateway::{Gateway, Running, edgeway};
@@ -18,3 +19,4 @@ pub(crate) use origin::{Origin, reserved_port};
 pub(crate) use patient::{GrpcPatient, Mood, Patient};
 pub(crate) use wait::{DEADLINE, await_some, eventually};
 pub(crate) use websocket::WebSocket;
+pub(crate) use worker::{Pace, Worker};

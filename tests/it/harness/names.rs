@@ -14,6 +14,22 @@ pub(crate) const UPSTREAM_REQUESTS: &str = "edgeway_upstream_requests_total";
 pub(crate) const RETRIES: &str = "edgeway_upstream_retries_total";
 /// Failed attempts to connect, by `upstream` and `backend`.
 pub(crate) const CONNECT_ERRORS: &str = "edgeway_upstream_connect_errors_total";
+/// Requests that no backend took, by `upstream` and `reason`.
+pub(crate) const UPSTREAM_REFUSED: &str = "edgeway_upstream_refused_total";
+/// Requests that wait for a place, by `upstream`.
+pub(crate) const QUEUE_LENGTH: &str = "edgeway_upstream_queue_length";
+/// 0: closed, 1: open, 2: half open; by `upstream`.
+pub(crate) const CIRCUIT_STATE: &str = "edgeway_upstream_circuit_state";
+/// How often a circuit opened, by `upstream`.
+pub(crate) const CIRCUIT_OPENED: &str = "edgeway_upstream_circuit_open_total";
+/// What an adaptive limit has come to, by `upstream`.
+pub(crate) const CONCURRENCY_LIMIT: &str = "edgeway_upstream_concurrency_limit";
+/// Connections to backends whose connections are limited, by `upstream` and `backend`.
+pub(crate) const UPSTREAM_CONNECTIONS: &str = "edgeway_upstream_open_connections";
+/// Retries not made, by `upstream`.
+pub(crate) const RETRIES_REFUSED: &str = "edgeway_upstream_retry_budget_exhausted_total";
+/// Copies of requests, by `site`, `route` and `result`.
+pub(crate) const MIRRORED: &str = "edgeway_mirrored_requests_total";
 /// Requests under way, by `upstream` and `backend`.
 pub(crate) const ACTIVE: &str = "edgeway_upstream_active_requests";
 /// Whether a backend takes requests, by `upstream` and `backend`.
