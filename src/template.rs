@@ -241,7 +241,12 @@ impl Part {
 
 /// The value of one cookie in a `Cookie` field (RFC 6265 4.2.1).
 pub fn cookie<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    field.split(|byte| *byte == b';').find_map(|pair| {
+    cookies(field, name).next()
+}
+
+/// The values of all cookies of this name in a `Cookie` field: a client may have one for each of several paths.
+pub fn cookies<'a>(field: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    field.split(|byte| *byte == b';').filter_map(move |pair| {
         let pair = pair.trim_ascii();
         let equals = pair.iter().position(|byte| *byte == b'=')?;
         (pair[..equals].trim_ascii_end() == name).then(|| pair[equals + 1..].trim_ascii_start())

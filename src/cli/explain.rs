@@ -11,6 +11,7 @@ use crate::exchange::{Exchange, Scheme};
 use crate::gateway;
 use crate::proxy::understand;
 use crate::route::{Action, Route};
+use crate::upstream::Explained;
 
 /// A request that nobody sends.
 #[derive(Args)]
@@ -138,8 +139,7 @@ fn tell_route(told: &mut String, route: &Route, head: &RequestHeader, exchange: 
                 let share = if weight == total { String::new() } else { format!(" (weight {weight} of {total})") };
                 let _ = writeln!(told, "upstream  {}{share}", upstream.name());
                 let backend = match upstream.explain(&facts) {
-                    Some(picked) if picked.candidates == 1 => picked.label.to_string(),
-                    Some(picked) => format!("{} (one of {}, {})", picked.label, picked.candidates, picked.why),
+                    Some(picked) => format!("{}{}", picked.label, reason(&picked)),
                     None => "none is left".to_owned(),
                 };
                 let _ = writeln!(told, "backend   {backend}");
@@ -150,6 +150,17 @@ fn tell_route(told: &mut String, route: &Route, head: &RequestHeader, exchange: 
         }
     }
     Ok(())
+}
+
+/// Why this backend, and how many of how many it was chosen from, where there was a choice.
+fn reason(picked: &Explained) -> String {
+    match (picked.candidates, picked.backends) {
+        (0, _) => format!(" ({})", picked.why),
+        (1, 1) => String::new(),
+        (1, all) => format!(" (the only one of {all} that takes requests)"),
+        (candidates, all) if candidates == all => format!(" (one of {all}: {})", picked.why),
+        (candidates, all) => format!(" (one of {candidates} that take requests, of {all}: {})", picked.why),
+    }
 }
 
 fn tell_reply(told: &mut String, kind: &str, reply: &crate::reply::Reply) {

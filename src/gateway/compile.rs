@@ -44,7 +44,7 @@ pub(super) fn compile(config: &Config, environment: &Environment<'_>, issues: &I
     let keep = environment.keep;
     let root = issues.root();
     check_listeners(config, &root);
-    let resolved = resolve(config, keep);
+    let resolved = resolve(config, environment);
     let named = build_upstreams(config, &resolved, keep, &root);
     let mut upstreams: BTreeMap<String, Arc<Upstream>> =
         named.iter().filter_map(|(name, upstream)| Some((name.clone(), upstream.clone()?))).collect();
@@ -91,7 +91,8 @@ fn check_listeners(config: &Config, root: &Scope<'_>) {
 }
 
 /// Asks for the addresses of all names at once, before anything needs them.
-fn resolve(config: &Config, keep: &Keep) -> Resolved {
+fn resolve(config: &Config, environment: &Environment<'_>) -> Resolved {
+    let &Environment { keep, folder, .. } = environment;
     let mut names = Vec::new();
     for upstream in config.upstreams.values() {
         names.extend(upstream.names());
@@ -109,7 +110,7 @@ fn resolve(config: &Config, keep: &Keep) -> Resolved {
             names.extend(upstream.names());
         }
     }
-    Resolver::system().resolve(names, keep)
+    Resolver::system().resolve(names, keep).in_folder(folder)
 }
 
 fn build_upstreams(

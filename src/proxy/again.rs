@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use pingora::Error;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorSource};
 
 use super::Ctx;
 use super::ctx::Next;
@@ -51,24 +51,24 @@ pub(super) fn by_status(session: &Session, ctx: &mut Ctx, status: StatusCode) ->
     again
 }
 
-/// The try that is under way has failed: so counters, health and the next choice learn of it.
-pub(super) fn fail_try(ctx: &mut Ctx, outcome: Outcome) {
+/// The try that is under way has failed: so the next choice learns of it, and health if it says something of the backend.
+pub(super) fn fail_try(ctx: &mut Ctx, outcome: Option<Outcome>) {
     ctx.failed_tries += 1;
     if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) {
         ctx.tried.insert(attempt.lease.backend());
-        upstream.learn(attempt.lease.backend(), outcome, attempt.began.elapsed());
+        if let Some(outcome) = outcome {
+            upstream.learn(attempt.lease.backend(), outcome, attempt.began.elapsed());
+        }
     }
     end_try(ctx);
 }
 
-/// A response broke off after the client got its head.
-pub(super) fn learn_break(ctx: &mut Ctx, error: &Error) {
-    let ErrorSource::Upstream = error.esource() else { return };
-    if let (Some(upstream), Some(attempt)) = (&ctx.upstream, &mut ctx.attempt)
-        // Its status may have counted against the backend already.
-        && !std::mem::replace(&mut attempt.failed, true)
-    {
-        let outcome = if Cause::of(error) == Cause::Timeout { Outcome::Timeout } else { Outcome::Reset };
+/// A response broke off after the client got its head: that it began well is not believed, whoever broke it off.
+pub(super) fn learn_break(ctx: &mut Ctx, outcome: Option<Outcome>) {
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &mut ctx.attempt) else { return };
+    // Its status may have counted against the backend already.
+    let counted = std::mem::replace(&mut attempt.failed, true);
+    if let Some(outcome) = outcome.filter(|_| !counted) {
         upstream.learn(attempt.lease.backend(), outcome, attempt.began.elapsed());
     }
 }

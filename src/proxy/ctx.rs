@@ -55,7 +55,7 @@ pub struct Attempt {
     pub began: Instant,
     /// Whether the response has begun that the client gets.
     pub answered: bool,
-    /// Whether it counts against the backend.
+    /// Whether it counts against the backend, or at least not for it.
     pub failed: bool,
 }
 

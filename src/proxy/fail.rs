@@ -19,14 +19,15 @@ pub(super) fn connect(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -
     if let Some(attempt) = &ctx.attempt {
         attempt.lease.backend().stats().connect_errors.inc();
     }
-    again::fail_try(ctx, Outcome::Connect);
+    // With no socket or port left here, no backend can be connected to, and none is to blame.
+    again::fail_try(ctx, (!retry::is_own_fault(&error)).then_some(Outcome::Connect));
     let again = retry::is_failed_connect(&error) && again::try_again(session, ctx, Cause::Connect);
     error.set_retry(again);
     error
 }
 
 /// The exchange with a backend broke.
-pub(super) fn exchange(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
+pub(super) fn exchange(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
     if ctx.next.is_some() {
         // Nothing broke: the status asked for another try. See `again::by_status`.
         error.set_retry(true);
@@ -34,23 +35,31 @@ pub(super) fn exchange(session: &Session, ctx: &mut Ctx, mut error: Box<Error>, 
     }
     ctx.exchange.failure = Some(retry::failure_word(&error));
     tracing::debug!(request = ctx.exchange.id.as_str(), backend = ctx.backend(), %error, "exchange failed");
-    let again = if ctx.attempt.as_ref().is_some_and(|attempt| attempt.answered) {
+    let answered = ctx.attempt.as_ref().is_some_and(|attempt| attempt.answered);
+    let outcome = outcome(session, ctx, &error, answered);
+    let again = if answered {
         // The client has a part of the response.
-        again::learn_break(ctx, &error);
+        again::learn_break(ctx, outcome);
         false
     } else if again::died_unseen(session, &mut error, reused) {
         // A kept connection that the backend had closed meanwhile: it may be well, and be asked again by a new one.
         again::end_try(ctx);
         again::reserve(session, ctx, Cause::Reset)
     } else if *error.esource() == ErrorSource::Upstream {
-        let cause = Cause::of(&error);
-        again::fail_try(ctx, if cause == Cause::Timeout { Outcome::Timeout } else { Outcome::Reset });
-        again::try_again(session, ctx, cause)
+        again::fail_try(ctx, outcome);
+        again::try_again(session, ctx, Cause::of(&error))
     } else {
         false
     };
     error.set_retry(again);
     error
+}
+
+/// What this failure says of the backend; `None`: nothing, for the client failed, or may be what took all the time.
+fn outcome(session: &mut Session, ctx: &Ctx, error: &Error, answered: bool) -> Option<Outcome> {
+    let overdue = forward::in_time(ctx).is_err() && (answered || !session.as_mut().is_body_done());
+    let outcome = if Cause::of(error) == Cause::Timeout { Outcome::Timeout } else { Outcome::Reset };
+    (*error.esource() == ErrorSource::Upstream && !overdue).then_some(outcome)
 }
 
 /// The request has failed for good: tells the client, if it still can be told.

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
+    VIA,
 };
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -102,12 +103,26 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
     } else if let Some(length) = framing::repeated_length(&head.headers) {
         head.insert_header(CONTENT_LENGTH, length)?;
     }
+    stick(session, head, ctx)?;
     finish_head(session, head, ctx)?;
     if head.version == Version::HTTP_10 {
         // Each side of a gateway speaks a version of its own (RFC 9110 2.5).
         head.set_version(Version::HTTP_11);
     }
     Ok(())
+}
+
+/// Makes the client stick to the backend that answered, where its upstream wants that.
+fn stick(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+    let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return Ok(()) };
+    if head.status.is_server_error() {
+        // Who finds a backend that is ill shall not be bound to it.
+        return Ok(());
+    }
+    match upstream.session_cookie(&ctx.facts(session.req_header(), None), attempt.lease.backend()) {
+        Some(field) => head.append_header(SET_COOKIE, field).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Removes what concerned only the connection to the backend (RFC 9110 7.6.1).

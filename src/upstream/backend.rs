@@ -131,6 +131,11 @@ impl Backend {
         !self.drains && self.state.health.is_usable()
     }
 
+    /// Whether it may go on with a session that it has: well, or draining.
+    pub fn keeps_sessions(&self) -> bool {
+        self.state.health.is_usable() || self.state.health.is_draining()
+    }
+
     /// What all that is known of it adds up to.
     pub fn status(&self) -> Status {
         if self.drains { Status::Draining } else { self.state.health.status() }

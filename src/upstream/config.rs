@@ -15,6 +15,7 @@ use super::health;
 use super::limits::{self, OfServer};
 use super::peer::{Keepalive, Timeouts};
 use super::retry;
+use super::sticky;
 use crate::diag::Scope;
 use crate::units::Percent;
 
@@ -52,6 +53,10 @@ pub struct Settings {
     pub balance: balance::Config,
     /// Which servers are preferred for being near.
     pub zone: Option<Zone>,
+    /// Whether the requests of one client go to the same server, by a cookie: `true`, or how. A session goes on while its
+    /// server is well, and at one that drains; else the client gets another server, and its cookie is renewed. A response
+    /// with a status of 500 or more begins none. Default: `false`.
+    pub sticky: sticky::Config,
     /// How the gateway learns which servers are well.
     pub health: health::config::Config,
     /// When another server is tried. A route may have a `retry` of its own.

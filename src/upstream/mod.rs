@@ -22,6 +22,7 @@ pub mod refusal;
 pub mod resolve;
 pub mod retry;
 mod servers;
+pub mod sticky;
 mod view;
 #[cfg(test)]
 mod view_tests;
@@ -46,7 +47,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::diag::Scope;
-use crate::exchange::Facts;
+use crate::exchange::{Facts, Scheme};
 use crate::http_client::HttpClient;
 use crate::keep::Keep;
 use crate::observe::UpstreamStats;
@@ -61,6 +62,7 @@ use limits::Gate;
 use limits::budget::{Budget, RetryPermit};
 use resolve::LastGood;
 use retry::Retry;
+use sticky::{Sessions, Sticky};
 use view::{Rules, View};
 
 /// A named group of backends that share requests.
@@ -77,6 +79,7 @@ pub struct Upstream {
     limits: Option<Limits>,
     stats: Arc<UpstreamStats>,
     host: HostField,
+    sticky: Option<Arc<Sticky>>,
     keep_server_headers: bool,
     learns_latency: bool,
     /// What a backend that nothing is known of counts as.
@@ -96,6 +99,7 @@ pub struct Upstream {
 struct Current {
     backends: Arc<[Arc<Backend>]>,
     view: View,
+    sessions: Option<Arc<Sessions>>,
 }
 
 /// Tells that the health of a backend has changed. Kept over reloads by the name of the upstream, for the backends are.
@@ -115,6 +119,9 @@ impl Upstream {
         settings.balance.check(&at.key("balance"));
         let retry = settings.retry.build(&at.key("retry"));
         let host = host_field(&settings.host, &at.key("host"));
+        let at_sticky = at.key("sticky");
+        let sticky = settings.sticky.settings();
+        let sticky = sticky.map(|sticky| Sticky::build(sticky, name, keep, resolved.folder(), &at_sticky));
         let health_at = at.key("health");
         let has_socket = settings.servers.iter().any(|server| server.settings.address.starts_with("unix:"));
         let checks = settings.health.active.as_ref().map(|active| active.build(has_socket, &health_at.key("active")));
@@ -132,10 +139,15 @@ impl Upstream {
         let limits = Limits::build(&name, &settings.limits, of_servers, keep);
         let backends = backends(&name, servers.seats, start_as, limits.as_ref().map(Limits::gate), keep);
         let view = View::make(&backends, &rules, keep, clock::now());
+        let sticky = match sticky {
+            Some(sticky) => Some(Arc::new(sticky?)),
+            None => None,
+        };
+        let sessions = sticky.as_ref().map(|sticky| Arc::new(Sessions::new(sticky, &backends)));
         Some(Self {
             learns_latency: rules.balance.name() == "peak_ewma",
             rules,
-            current: ArcSwap::from_pointee(Current { backends, view }),
+            current: ArcSwap::from_pointee(Current { backends, view, sessions }),
             writer: Mutex::new(()),
             news: keep.get_or(&name, || News(watch::Sender::new(()))),
             keep: Arc::clone(keep),
@@ -144,6 +156,7 @@ impl Upstream {
             limits,
             stats: keep.get_or(&name, UpstreamStats::default),
             host: host?,
+            sticky,
             keep_server_headers: settings.keep_server_headers,
             start_as,
             checks: match checks {
@@ -219,7 +232,29 @@ impl Upstream {
     /// A backend belongs into `tried` when the request failed there. When a kept connection turns out to be dead, it does
     /// not: the same backend may get a fresh one.
     pub fn pick(&self, facts: &Facts<'_>, tried: &Tried, now: Instant) -> Result<Lease, Refusal> {
-        self.current.load().view.pick(facts, tried, now)
+        let current = self.current.load();
+        if let Some(backend) = current.session(facts).filter(|backend| !tried.contains(backend)) {
+            match backend.lease() {
+                Some(lease) => return Ok(lease),
+                // A session rather waits for its backend than be lost; where nobody waits, it goes elsewhere.
+                None if self.limits.as_ref().is_some_and(Limits::has_queue) => return Err(Refusal::Full),
+                None => {}
+            }
+        }
+        current.view.pick(facts, tried, now)
+    }
+
+    /// Whether this request has a session that sticks to one of the backends.
+    pub fn has_session(&self, facts: &Facts<'_>) -> bool {
+        self.current.load().session(facts).is_some()
+    }
+
+    /// The `Set-Cookie` field that makes the client of this request stick to a backend that has answered; `None`: it does
+    /// already, or need not.
+    pub fn session_cookie(&self, facts: &Facts<'_>, backend: &Backend) -> Option<HeaderValue> {
+        self.sticky.as_ref()?;
+        let https = facts.exchange.scheme == Scheme::Https;
+        self.current.load().sessions.as_ref()?.renew(facts.request, backend, https).cloned()
     }
 
     /// Whether so few of its backends are well that health is ignored.
@@ -229,7 +264,12 @@ impl Upstream {
 
     /// Which backend a request would get, and why. `None`: none is left.
     pub fn explain(&self, facts: &Facts<'_>) -> Option<Explained> {
-        self.current.load().view.explain(facts, clock::now())
+        let current = self.current.load();
+        if let Some(backend) = current.session(facts) {
+            let (label, why) = (Arc::clone(backend.label()), "the client has its cookie".to_owned());
+            return Some(Explained { label, why, candidates: 0, backends: current.backends.len() });
+        }
+        current.view.explain(facts, clock::now())
     }
 
     /// Learns how a try went that began `took` ago. True: it counts against the backend. That it went well is believed
@@ -306,7 +346,14 @@ impl Upstream {
         }
         let view = View::make(&backends, &self.rules, &self.keep, now);
         let expires = view.expires;
-        self.current.store(Arc::new(Current { backends, view }));
+        let known = self.current.load().sessions.clone();
+        let sessions = match (known, &self.sticky) {
+            (Some(sessions), Some(sticky)) if !sessions.are_of(&backends) => {
+                Some(Arc::new(Sessions::new(sticky, &backends)))
+            }
+            (known, _) => known,
+        };
+        self.current.store(Arc::new(Current { backends, view, sessions }));
         if let Some(limits) = &self.limits {
             // Who waits for a place may find one at a backend that is new, or well again.
             limits.gate().freed();
@@ -356,6 +403,14 @@ impl Upstream {
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
+    }
+}
+
+impl Current {
+    /// The backend that the client of this request had before, if it may go on there.
+    fn session(&self, facts: &Facts<'_>) -> Option<&Arc<Backend>> {
+        let backend = self.sessions.as_ref()?.find(facts.request)?;
+        (backend.keeps_sessions() || self.view.panics).then_some(backend)
     }
 }
 
@@ -536,6 +591,12 @@ mod tests {
             ("{ servers: [app:1], host: 'http://x' }", "upstreams.api.host", "host of a request", "`keep`"),
             ("{ servers: [app:1], host: 'a b' }", "upstreams.api.host", "host of a request", "`keep`"),
             ("{ servers: [app:1], host: '' }", "upstreams.api.host", "host of a request", "`keep`"),
+            (
+                "{ servers: [app:1], sticky: { secret: x } }",
+                "upstreams.api.sticky.secret",
+                "a secret of 1",
+                "16 or more",
+            ),
             ("{ servers: [app:1], retry: { attempts: 99 } }", "upstreams.api.retry.attempts", "too many", "at most 15"),
         ] {
             let (built, issues) = build(yaml);

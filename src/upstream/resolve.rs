@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -49,7 +50,7 @@ impl Resolver {
                 (name, answer)
             })
             .collect();
-        Resolved { answers }
+        Resolved { answers, folder: PathBuf::new() }
     }
 
     /// What the lookups that came back in time say.
@@ -90,12 +91,24 @@ impl Resolver {
 #[derive(Default)]
 pub struct Resolved {
     answers: BTreeMap<String, Answer>,
+    folder: PathBuf,
 }
 
 impl Resolved {
+    /// The same, where relative paths of files begin at `folder`.
+    #[must_use]
+    pub fn in_folder(self, folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), ..self }
+    }
+
     /// The answer for a name in lower case; `None` when nobody asked for it.
     pub fn get(&self, name: &str) -> Option<&Answer> {
         self.answers.get(name)
+    }
+
+    /// Where relative paths of files begin.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 

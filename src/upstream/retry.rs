@@ -248,6 +248,13 @@ pub fn is_failed_connect(error: &Error) -> bool {
     }
 }
 
+/// Whether connecting failed for a reason on this side, as when file descriptors run out.
+pub fn is_own_fault(error: &Error) -> bool {
+    let own =
+        |kind: &ErrorType| matches!(kind, ErrorType::BindError | ErrorType::SocketError | ErrorType::InternalError);
+    own(error.etype()) || own(error.root_etype())
+}
+
 /// The failure as one word for access logs.
 ///
 /// What went wrong on the client's side begins with `client_`, except `invalid_request`.
@@ -366,6 +373,15 @@ mod tests {
         let denied = Error::because(ErrorType::InternalError, "connecting", denied);
         assert!(is_failed_connect(&denied));
         assert_eq!(failure_word(&denied), "connect_error");
+    }
+
+    #[test]
+    fn what_lacks_on_this_side_is_no_fault_of_a_backend() {
+        let no_port_left = Error::because(ErrorType::InternalError, "connecting", Error::new(ErrorType::BindError));
+        assert!(is_own_fault(&no_port_left) && is_own_fault(&Error::new(ErrorType::SocketError)));
+        for kind in [ErrorType::ConnectRefused, ErrorType::ConnectTimedout, ErrorType::TLSHandshakeFailure] {
+            assert!(!is_own_fault(&Error::new_up(kind)));
+        }
     }
 
     #[test]

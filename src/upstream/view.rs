@@ -49,7 +49,8 @@ pub(super) struct View {
     pub(super) expires: Option<Micros>,
     /// Whether health is ignored.
     pub(super) panics: bool,
-    empty: bool,
+    /// How many backends there are.
+    backends: usize,
 }
 
 /// Backends among which one policy chooses.
@@ -69,8 +70,10 @@ pub struct Explained {
     pub label: Arc<str>,
     /// Why this one.
     pub why: String,
-    /// Among how many it was chosen.
+    /// Among how many it was chosen; 0: it was not, for the client had it before.
     pub candidates: usize,
+    /// How many there are, those included that take no request at the moment.
+    pub backends: usize,
 }
 
 impl View {
@@ -83,7 +86,7 @@ impl View {
         for backend in backends {
             maker.expire_at(backend.state().health.ejected_until());
         }
-        Self { groups: maker.groups.into(), expires: maker.expires, panics, empty: backends.is_empty() }
+        Self { groups: maker.groups.into(), expires: maker.expires, panics, backends: backends.len() }
     }
 
     /// A backend for a request, none of those tried, and the mark that it is under way there.
@@ -98,8 +101,7 @@ impl View {
             group.pass_over(tried, &mut passed);
             while let Some(index) = group.policy.pick(&Ask { facts, now, passed: &passed }) {
                 let backend = &group.backends[index];
-                let may = if group.trusts_health { backend.is_usable() } else { !backend.is_draining() };
-                if may {
+                if group.may_take(backend) {
                     if let Some(lease) = backend.lease() {
                         return Ok(lease);
                     }
@@ -107,14 +109,17 @@ impl View {
                 }
                 passed.insert(index);
                 if passed.len() > MANY {
-                    match group.any(tried) {
+                    match group.left(tried).find_map(Backend::lease) {
                         Some(lease) => return Ok(lease),
-                        None => break,
+                        None => {
+                            full |= group.left(tried).next().is_some();
+                            break;
+                        }
                     }
                 }
             }
         }
-        Err(match (self.empty, tried.is_empty()) {
+        Err(match (self.backends == 0, tried.is_empty()) {
             _ if full => Refusal::Full,
             (true, _) => Refusal::NoBackend,
             (false, true) => Refusal::NoHealthyBackend,
@@ -128,16 +133,20 @@ impl View {
         let ask = Ask { facts, now, passed: &Passed::new() };
         let index = group.policy.pick(&ask)?;
         let label = Arc::clone(group.backends[index].label());
-        Some(Explained { label, why: group.policy.why(index, &ask), candidates: group.backends.len() })
+        let why = group.policy.why(index, &ask);
+        Some(Explained { label, why, candidates: group.backends.len(), backends: self.backends })
     }
 }
 
 impl Group {
-    /// The next backend, from anywhere on, that takes a request.
-    fn any(&self, tried: &Tried) -> Option<Lease> {
+    fn may_take(&self, backend: &Backend) -> bool {
+        if self.trusts_health { backend.is_usable() } else { !backend.is_draining() }
+    }
+
+    /// Those that may take a request and were not tried, from anywhere on.
+    fn left(&self, tried: &Tried) -> impl Iterator<Item = &Arc<Backend>> {
         let (before, after) = self.backends.split_at(fastrand::usize(..self.backends.len()));
-        let usable = |backend: &&Arc<Backend>| (!self.trusts_health || backend.is_usable()) && !tried.contains(backend);
-        after.iter().chain(before).filter(usable).find_map(Backend::lease)
+        after.iter().chain(before).filter(|backend| self.may_take(backend) && !tried.contains(backend))
     }
 
     fn pass_over(&self, tried: &Tried, passed: &mut Passed) {

@@ -1,9 +1,10 @@
 //! The examples in conf/ are good documents, and what their comments promise is what a request meets.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Connection, Gateway, Origin, Request, Response, edgeway, eventually, get};
+use crate::harness::{Connection, Gateway, Mood, Origin, Patient, Request, Response, edgeway, eventually, get};
 
 fn conf() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")
@@ -129,6 +130,74 @@ fn limits_refuse_and_mirror_what_they_say() {
         assert_eq!(gateway.get("/cart/x").echo().origin, "shop");
         eventually("the copy arrives", || next.requests() == number);
     }
+}
+
+#[test]
+fn policies_choose_as_they_say() {
+    let origins = ["one", "two", "three"].map(Origin::named);
+    let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two"), ("127.0.0.1:9103", "@three")];
+    let gateway = start("policies.yaml", &origins.each_ref(), &addresses);
+    let all = |requests: &dyn Fn(usize) -> Request| -> BTreeSet<String> {
+        (0..30).map(|number| gateway.request(&requests(number)).echo().origin).collect()
+    };
+    let turns: Vec<_> = (0..6).map(|_| gateway.get("/turns/").echo().origin).collect();
+    assert_eq!(turns.iter().filter(|origin| *origin == "one").count(), 4, "{turns:?}");
+    for path in ["/reports/", "/fleet/", "/tiles/"] {
+        assert_eq!(all(&|_| get(path)).len(), 3, "{path}");
+    }
+    assert!(!all(&|_| get("/regions/")).is_empty());
+    assert_eq!(all(&|number| get(&format!("/assets/{number}.js"))).len(), 3);
+    assert_eq!(all(&|number| get(&format!("/users/{number}?user=7"))).len(), 1);
+    assert_eq!(all(&|number| get(&format!("/users/?user={number}"))).len(), 3);
+    assert_eq!(all(&|_| get("/games/")).len(), 1);
+}
+
+#[test]
+fn sticky_keeps_clients_as_it_says() {
+    let origins = ["one", "two"].map(Origin::named);
+    let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two")];
+    let gateway = start("sticky.yaml", &origins.each_ref(), &addresses);
+    for (path, drained) in [("/shop/", false), ("/forum/", true)] {
+        for _ in 0..5 {
+            let first = gateway.get(path);
+            let field = first.header("set-cookie").unwrap();
+            let cookie = field.split(';').next().unwrap();
+            assert_eq!((cookie.starts_with("shop_server="), field.contains("Max-Age=28800")), (!drained, !drained));
+            let again = gateway.request(&get(path).header("Cookie", cookie));
+            assert_eq!(again.header("set-cookie"), None);
+            assert_eq!(again.echo().origin, first.echo().origin);
+            assert!(!drained || first.echo().origin == "one");
+        }
+    }
+}
+
+#[test]
+fn health_leaves_out_whom_it_says() {
+    let [one, two, backup] = ["one", "two", "backup"].map(Patient::named);
+    let [a, b, c] = [&one, &two, &backup].map(|patient| patient.address());
+    one.check(Mood::Body("ok"));
+    two.check(Mood::Body("no"));
+    backup.check(Mood::Body("ok"));
+    let addresses = [
+        LISTEN,
+        ("127.0.0.1:9900", "@admin"),
+        ("127.0.0.1:9101", &*a),
+        ("127.0.0.1:9102", &*b),
+        ("127.0.0.1:9103", &*c),
+    ];
+    let gateway = start("health.yaml", &[], &addresses);
+    eventually("the first success brings a server in", || gateway.get("/api/").text() == "one");
+    for _ in 0..6 {
+        assert_eq!(gateway.get("/api/").text(), "one", "the answer to the check of two has another body");
+    }
+    one.request(Mood::Status(503));
+    // Two further servers are tried for a request; the only one that is left is a backup.
+    let answers: Vec<_> = (0..4).map(|_| gateway.get("/api/").status).collect();
+    eventually("three in a row leave it out", || gateway.get("/api/").text() == "backup");
+    assert!(answers.len() == 4 && two.requests() == 0, "{answers:?}");
+    let path = format!("/upstreams/api/backends/{c}/drain");
+    assert_eq!(gateway.admin_request(&Request::new("POST", &path)).status, 200);
+    assert_eq!(gateway.get("/api/").status, 503);
 }
 
 #[test]

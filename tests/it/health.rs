@@ -67,7 +67,7 @@ fn a_failing_check_takes_a_server_out_and_a_good_one_brings_it_back() {
 upstreams:
   api:
     servers: ["@a", "@b"]
-    health: { active: { http: /healthz, every: 50ms, rise: 2, fall: 2 } }
+    health: { active: { http: /healthz, every: 50ms, timeout: 5s, rise: 2, fall: 2 } }
 log: { level: info }
 sites:
   - proxy: api
@@ -102,7 +102,7 @@ fn a_server_that_does_not_listen_is_found_by_a_connection() {
 upstreams:
   api:
     servers: ["@a", "@b"]
-    health: { active: { tcp: true, every: 50ms }, passive: false }
+    health: { active: { tcp: true, every: 50ms, timeout: 5s }, passive: false }
 sites:
   - proxy: api
 "#,
@@ -124,7 +124,7 @@ fn a_server_is_asked_by_the_grpc_health_protocol() {
 upstreams:
   api:
     servers: ["{}"]
-    health: {{ active: {{ grpc: shop.Cart, every: 50ms, fall: 1, rise: 1 }} }}
+    health: {{ active: {{ grpc: shop.Cart, every: 50ms, timeout: 5s, fall: 1, rise: 1 }} }}
 sites:
   - proxy: api
 "#,
@@ -135,6 +135,13 @@ sites:
     assert_eq!(path, "/grpc.health.v1.Health/Check");
     assert_eq!(message, b"\0\0\0\0\x0b\x0a\x09shop.Cart");
     expect_state(&gateway, &server.address(), "up");
+    let mut most = 0;
+    eventually("each check makes a connection of its own", || {
+        let (all, open) = server.connections();
+        most = most.max(open);
+        all >= 10
+    });
+    assert!(most < 5, "{most} connections of past checks are open");
     for (says, fault) in [(2, "the service says NOT_SERVING"), (-12, "the answer has grpc-status 12")] {
         server.says(says);
         let told = expect_state(&gateway, &server.address(), "down");
@@ -154,7 +161,7 @@ fn another_port_speaks_for_the_server() {
 upstreams:
   api:
     servers: ["@a"]
-    health: {{ active: {{ http: /healthz, every: 50ms, port: {} }} }}
+    health: {{ active: {{ http: /healthz, every: 50ms, timeout: 5s, port: {} }} }}
 sites:
   - proxy: api
 "#,
@@ -179,7 +186,7 @@ upstreams:
   api:
     servers: ["@a"]
     health:
-      active: { http: { path: /healthz, status: [200, 3xx], body: '^ready' }, every: 50ms, rise: 1, fall: 1 }
+      active: { http: { path: /healthz, status: [200, 3xx], body: '^ready' }, every: 50ms, timeout: 5s, rise: 1, fall: 1 }
 sites:
   - proxy: api
 "#,
@@ -253,7 +260,7 @@ sites:
 "#;
         filled(yaml, &[&a, &b]).replace("HEALTH", health)
     };
-    let gateway = Gateway::start(&document("{ active: { http: /healthz, every: 50ms }, passive: false }"));
+    let gateway = Gateway::start(&document("{ active: { http: /healthz, every: 50ms, timeout: 5s }, passive: false }"));
     b.check(Mood::Status(500));
     expect_state(&gateway, &b.address(), "down");
     // No check comes soon, and it is not asked whether the server is well.
@@ -429,7 +436,7 @@ fn checks_end_an_ejection_early() {
 upstreams:
   api:
     servers: ["@a", { address: "@b", backup: true }]
-    health: { active: { http: /healthz, every: 200ms }, passive: { errors: 1, eject: 1h, max_eject: 1h } }
+    health: { active: { http: /healthz, every: 200ms, timeout: 5s }, passive: { errors: 1, eject: 1h, max_eject: 1h } }
     retry: { attempts: 0 }
 sites:
   - proxy: api
@@ -462,6 +469,28 @@ fn a_client_that_goes_away_says_nothing_of_the_server() {
 }
 
 #[test]
+fn a_client_that_is_slow_says_nothing_of_the_server() {
+    let (a, b) = (Patient::named("a"), Patient::named("b"));
+    let yaml = r#"
+upstreams:
+  api:
+    servers: ["@a", { address: "@b", backup: true }]
+    health: { passive: { errors: 1, eject: 1h, max_eject: 1h } }
+    timeouts: { total: 300ms }
+    retry: { attempts: 0 }
+sites:
+  - proxy: api
+"#;
+    let gateway = start(&[&a, &b], yaml);
+    let mut client = gateway.connect();
+    client.send("POST / HTTP/1.1\r\nHost: edgeway.test\r\nContent-Length: 100000\r\n\r\n");
+    client.trickle(&[b'x'; 1000], Duration::from_millis(20));
+    let line = await_some("the request is given up", || gateway.log_lines().pop());
+    assert_eq!((&line["backend"], &line["failure"]), (&json!(a.address()), &json!("read_timeout")), "{line}");
+    assert_eq!(backend(&gateway, &a.address())["state"], "up");
+}
+
+#[test]
 fn in_a_panic_health_is_ignored() {
     let patients = ["a", "b", "c"].map(Patient::named);
     let all: Vec<_> = patients.iter().collect();
@@ -471,7 +500,7 @@ fn in_a_panic_health_is_ignored() {
 upstreams:
   api:
     servers: ["@a", "@b", "@c"]
-    health: { active: { http: /healthz, every: 50ms, fall: 1, rise: 1 }, panic: 50% }
+    health: { active: { http: /healthz, every: 50ms, timeout: 5s, fall: 1, rise: 1 }, panic: 50% }
 sites:
   - proxy: api
 "#,
@@ -570,7 +599,7 @@ fn what_is_known_of_health_is_counted() {
 upstreams:
   api:
     servers: [{ address: "@a", weight: 3 }, "@b"]
-    health: { active: { http: /healthz, every: 50ms } }
+    health: { active: { http: /healthz, every: 50ms, timeout: 5s } }
 sites:
   - proxy: api
 "#,

@@ -45,7 +45,7 @@ pub enum Algorithm {
     /// percent or two of the other servers' keys may move as well.
     #[default]
     Maglev,
-    /// A ketama ring, the same as `hash … consistent` of nginx: shares are within about a tenth of what is due, and no
+    /// A ketama ring, the same as `hash … consistent` of nginx: shares are mostly within a tenth of what is due, and no
     /// keys move but those of the server that comes or goes.
     Ring,
 }

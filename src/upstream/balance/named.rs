@@ -1,8 +1,8 @@
-//! `Named`: a member by its name, for tables that must not depend on who lists the members.
+//! `Named`: a member by its name, for tables that are made of names.
 
 use super::policy::Member;
 
-/// A member by its name, for what is made of names.
+/// A member by its name.
 #[derive(Clone, Copy)]
 pub(super) struct Named<'a> {
     pub(super) label: &'a str,

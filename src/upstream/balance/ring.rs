@@ -1,6 +1,6 @@
 //! `Ring`: the ketama ring, point for point as in nginx and `pingora-ketama`, so that a fleet can be moved from those
-//! without a cold cache. A server's share is as even as chance makes it: with 160 points for a weight of 1, within
-//! about a tenth of what is due.
+//! without a cold cache. A server's share is as even as chance makes it: with 160 points for a weight of 1, mostly
+//! within a tenth of what is due.
 //!
 //! A key's point is looked up in a table by its first bits, of which there are as many as points: a look and a step or
 //! two, instead of a search through all.

@@ -156,7 +156,8 @@ mod tests {
     fn what_is_odd_is_a_warning_with_its_place() {
         for (yaml, path, message) in [
             ("active: { tcp: true, every: 1s, timeout: 3s }", "active.timeout", "longer than the 1s between two"),
-            ("passive: { eject: 10m }", "passive.max_eject", "only for 5m"),
+            ("passive: { eject: 10m }", "passive.eject", "ends it after 5m"),
+            ("passive: { max_eject: 5s }", "passive.max_eject", "ends it after 5s"),
             ("passive: { max_ejected: 0% }", "passive.max_ejected", "ever left out"),
         ] {
             let (_, _, issues) = build(yaml, false);

@@ -96,7 +96,7 @@ impl PassiveSettings {
             at.key(key).error_hint(message, hint);
             sound = false;
         };
-        if self.errors == 0 || self.errors > MOST_IN_A_ROW {
+        if self.errors == 0 || self.errors > MOST_ERRORS {
             error("errors", "so many failures in a row cannot be counted", "write a number from 1 to 1000000");
         }
         for (key, span) in [("within", self.within), ("eject", self.eject), ("max_eject", self.max_eject)] {
@@ -111,8 +111,10 @@ impl PassiveSettings {
             error("min_requests", "without a request there is no share of failures", "write 1 or more");
         }
         if self.max_eject < self.eject && !self.max_eject.0.is_zero() {
-            at.key("max_eject").warn(
-                format!("no server is left out for the {} that `eject` says, only for {}", self.eject, self.max_eject),
+            // Where it was written: a default is no mistake of anybody's.
+            let key = if self.eject == Self::default().eject { "max_eject" } else { "eject" };
+            at.key(key).warn(
+                format!("no server is left out for {}: `max_eject` ends it after {}", self.eject, self.max_eject),
                 "raise `max_eject` or lower `eject`",
             );
         }
@@ -131,6 +133,10 @@ impl PassiveSettings {
         })
     }
 }
+
+/// More failures in a row than this nobody waits for; and they can be counted.
+const MOST_ERRORS: u32 = 1_000_000;
+const _: () = assert!(MOST_ERRORS <= MOST_IN_A_ROW);
 
 /// Learns of the requests of one upstream, and ejects.
 #[derive(Debug)]

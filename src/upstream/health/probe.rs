@@ -108,6 +108,8 @@ impl Probe {
         let options = &mut peer.options;
         (options.connection_timeout, options.total_connection_timeout) = (None, None);
         (options.read_timeout, options.write_timeout) = (None, None);
+        // Not one of those that the limit is for.
+        options.tracer = None;
         // Neither a kept connection, nor one to be kept.
         options.idle_timeout = Some(Duration::ZERO);
         peer.group_key = fastrand::u64(..);

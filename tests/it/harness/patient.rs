@@ -223,6 +223,9 @@ struct GrpcState {
     says: AtomicI32,
     /// The question last asked, with its path before it.
     asked: Mutex<(String, Vec<u8>)>,
+    /// How many connections it has had, and how many of them are open.
+    connections: AtomicUsize,
+    open: AtomicUsize,
 }
 
 impl GrpcPatient {
@@ -232,18 +235,22 @@ impl GrpcPatient {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let listener = runtime.block_on(tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::new(GrpcState { says: AtomicI32::new(1), asked: Mutex::default() });
+        let state = Arc::new(GrpcState {
+            says: AtomicI32::new(1),
+            asked: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+        });
         let shared = Arc::clone(&state);
         runtime.spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = Arc::clone(&shared);
+                state.connections.fetch_add(1, SeqCst);
+                state.open.fetch_add(1, SeqCst);
                 tokio::spawn(async move {
-                    let mut connection = h2::server::handshake(stream).await?;
-                    while let Some(request) = connection.accept().await {
-                        let (request, respond) = request?;
-                        tokio::spawn(grpc_answer(Arc::clone(&state), request, respond));
-                    }
-                    Ok::<_, h2::Error>(())
+                    // Its error is the end of the connection, as is its end without one.
+                    let _ = grpc_serve(&state, stream).await;
+                    state.open.fetch_sub(1, SeqCst);
                 });
             }
             Ok::<_, Infallible>(())
@@ -260,10 +267,24 @@ impl GrpcPatient {
         self.state.says.store(status, SeqCst);
     }
 
+    /// How many connections it has had, and how many of them are open.
+    pub(crate) fn connections(&self) -> (usize, usize) {
+        (self.state.connections.load(SeqCst), self.state.open.load(SeqCst))
+    }
+
     /// The path and the message that it was asked last.
     pub(crate) fn asked(&self) -> (String, Vec<u8>) {
         self.state.asked.lock().unwrap().clone()
     }
+}
+
+async fn grpc_serve(state: &Arc<GrpcState>, stream: tokio::net::TcpStream) -> Result<(), h2::Error> {
+    let mut connection = h2::server::handshake(stream).await?;
+    while let Some(request) = connection.accept().await {
+        let (request, respond) = request?;
+        tokio::spawn(grpc_answer(Arc::clone(state), request, respond));
+    }
+    Ok(())
 }
 
 async fn grpc_answer(
