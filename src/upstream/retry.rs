@@ -29,7 +29,7 @@ pub struct Config {
     pub attempts: u32,
     /// After what another try follows: `connect` (no connection could be made), `reset` (the connection broke before the
     /// response began), `timeout` (the response did not begin in time), or a status from 400 to 599. Default: `connect`
-    /// and `reset`, and `timeout` when `per_try` is written.
+    /// and `reset`. With `per_try`, `timeout` is always among them.
     #[serde(alias = "retry_on")]
     pub causes: Option<Vec<Cause>>,
     /// How long a backend may be silent before its response begins, and then between two pieces of it, where that is
@@ -80,11 +80,10 @@ impl Config {
             at.key("per_try").error_hint("a try of no time fails always", "write how long a try may take, as in `5s`");
             sound = false;
         }
-        let causes = match &self.causes {
-            Some(causes) => causes.clone(),
-            None if self.per_try.is_some() => vec![Cause::Connect, Cause::Reset, Cause::Timeout],
-            None => vec![Cause::Connect, Cause::Reset],
-        };
+        let mut causes = self.causes.clone().unwrap_or_else(|| vec![Cause::Connect, Cause::Reset]);
+        if self.per_try.is_some() && !causes.contains(&Cause::Timeout) {
+            causes.push(Cause::Timeout);
+        }
         for (index, cause) in causes.iter().enumerate() {
             if matches!(cause, Cause::Status(status) if !(400..600).contains(status)) {
                 at.key("causes").index(index).error_hint(
@@ -93,12 +92,6 @@ impl Config {
                 );
                 sound = false;
             }
-        }
-        if self.per_try.is_some() && !causes.contains(&Cause::Timeout) {
-            at.key("per_try").warn(
-                "a try that takes too long ends the request, for `timeout` is not among the `causes`",
-                "add `timeout` to the `causes`, so that another try follows",
-            );
         }
         let per_try = self.per_try.map(|span| span.0);
         let non_idempotent = self.non_idempotent;
@@ -315,6 +308,7 @@ mod tests {
             ("{}", "connect reset"),
             ("{ per_try: 5s }", "connect reset timeout"),
             ("{ causes: [connect] }", "connect"),
+            ("{ causes: [reset], per_try: 1s }", "reset timeout"),
             ("{ retry_on: [502, '503', timeout] }", "timeout 502 503"),
             ("{ causes: [] }", ""),
         ] {
@@ -335,7 +329,6 @@ mod tests {
             ("{ per_try: 0 }", "per_try", "fails always"),
             ("{ causes: [200] }", "causes[0]", "no status that tells of a failure"),
             ("{ causes: [connect, 99999999] }", "causes[1]", "no status that tells of a failure"),
-            ("{ per_try: 1s, causes: [reset] }", "per_try", "not among the `causes`"),
         ] {
             let issues = Issues::default();
             serde_yaml::from_str::<Config>(yaml).unwrap().build(&issues.root());

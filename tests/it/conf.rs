@@ -107,32 +107,6 @@ fn the_demo_does_what_it_says() {
 }
 
 #[test]
-fn limits_refuse_and_mirror_what_they_say() {
-    let (shop, next) = (Origin::named("shop"), Origin::named("next"));
-    let reports = Origin::answering("reports", "HTTP/1.1 503 Out\r\nContent-Length: 3\r\nX-Origin: reports\r\n\r\nout");
-    let addresses = [
-        LISTEN,
-        // One origin will do for the two servers.
-        ("      - \"127.0.0.1:9101\"\n", ""),
-        ("127.0.0.1:9102", "@shop"),
-        ("127.0.0.1:9103", "@reports"),
-        ("127.0.0.1:9104", "@shop"),
-        ("127.0.0.1:9105", "@next"),
-    ];
-    let gateway = start("limits.yaml", &[&shop, &reports, &next], &addresses);
-    for _ in 0..20 {
-        assert_eq!(gateway.get("/reports/x").header("x-origin"), Some("reports"));
-    }
-    let refused = gateway.get("/reports/x");
-    assert_eq!((refused.status, refused.header("x-origin"), refused.header("retry-after")), (503, None, Some("5")));
-    assert_eq!(gateway.get("/search").echo().origin, "shop");
-    for number in 1..=5 {
-        assert_eq!(gateway.get("/cart/x").echo().origin, "shop");
-        eventually("the copy arrives", || next.requests() == number);
-    }
-}
-
-#[test]
 fn policies_choose_as_they_say() {
     let origins = ["one", "two", "three"].map(Origin::named);
     let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two"), ("127.0.0.1:9103", "@three")];
@@ -150,6 +124,27 @@ fn policies_choose_as_they_say() {
     assert_eq!(all(&|number| get(&format!("/users/{number}?user=7"))).len(), 1);
     assert_eq!(all(&|number| get(&format!("/users/?user={number}"))).len(), 3);
     assert_eq!(all(&|_| get("/games/")).len(), 1);
+}
+
+#[test]
+fn failover_goes_where_it_says() {
+    let [near, busy, far, backup] = ["near", "busy", "far", "backup"].map(Patient::named);
+    busy.request(Mood::Status(503));
+    let patients = [&near, &busy, &far, &backup];
+    let addresses = patients.map(Patient::address);
+    let [a, b, c, d] = addresses.each_ref().map(String::as_str);
+    let words = [LISTEN, ("127.0.0.1:9101", a), ("127.0.0.1:9102", b), ("127.0.0.1:9103", c), ("127.0.0.1:9104", d)];
+    let gateway = start("failover.yaml", &[], &words);
+    let expect = |name: &str| assert!((0..4).all(|_| gateway.get("/").text() == name), "not all from {name}");
+    expect("near");
+    assert!(busy.requests() > 0);
+    let order = || gateway.request(&Request::new("POST", "/orders/1").body("one")).status;
+    assert_eq!([order(), order()].iter().filter(|status| **status == 503).count(), 1, "busy has its turn");
+    near.stop();
+    expect("far");
+    far.stop();
+    busy.stop();
+    expect("backup");
 }
 
 #[test]
@@ -198,6 +193,32 @@ fn health_leaves_out_whom_it_says() {
     let path = format!("/upstreams/api/backends/{c}/drain");
     assert_eq!(gateway.admin_request(&Request::new("POST", &path)).status, 200);
     assert_eq!(gateway.get("/api/").status, 503);
+}
+
+#[test]
+fn limits_refuse_and_mirror_what_they_say() {
+    let (shop, next) = (Origin::named("shop"), Origin::named("next"));
+    let reports = Origin::answering("reports", "HTTP/1.1 503 Out\r\nContent-Length: 3\r\nX-Origin: reports\r\n\r\nout");
+    let addresses = [
+        LISTEN,
+        // One origin will do for the two servers.
+        ("      - \"127.0.0.1:9101\"\n", ""),
+        ("127.0.0.1:9102", "@shop"),
+        ("127.0.0.1:9103", "@reports"),
+        ("127.0.0.1:9104", "@shop"),
+        ("127.0.0.1:9105", "@next"),
+    ];
+    let gateway = start("limits.yaml", &[&shop, &reports, &next], &addresses);
+    for _ in 0..20 {
+        assert_eq!(gateway.get("/reports/x").header("x-origin"), Some("reports"));
+    }
+    let refused = gateway.get("/reports/x");
+    assert_eq!((refused.status, refused.header("x-origin"), refused.header("retry-after")), (503, None, Some("5")));
+    assert_eq!(gateway.get("/search").echo().origin, "shop");
+    for number in 1..=5 {
+        assert_eq!(gateway.get("/cart/x").echo().origin, "shop");
+        eventually("the copy arrives", || next.requests() == number);
+    }
 }
 
 #[test]

@@ -105,7 +105,7 @@ upstreams:
     retry: { per_try: 200ms }
 sites:
   - routes:
-      - { match: /first, proxy: api, retry: { causes: [connect], per_try: 200ms } }
+      - { match: /first, proxy: api, retry: { attempts: 0, per_try: 200ms } }
       - { match: /*, proxy: api }
 "#,
     );
