@@ -68,6 +68,7 @@ struct Picks {
     /// The longest of those during which the thread did not wait for a processor.
     longest_alone: Duration,
     above_a_millisecond: u64,
+    above_a_millisecond_alone: u64,
 }
 
 /// How long this thread has waited for a processor so far: the second number of its `schedstat`.
@@ -94,6 +95,7 @@ fn pick_until(over: &AtomicBool, upstream: &Upstream) -> Picks {
             let waited_now = waited();
             let alone = took.saturating_sub(waited_now - waited_before);
             picks.longest_alone = picks.longest_alone.max(alone);
+            picks.above_a_millisecond_alone += u64::from(alone > Duration::from_millis(1));
             waited_before = waited_now;
         }
     }
@@ -117,9 +119,9 @@ fn stall(name: &str, balance: &str, mut beside: impl FnMut(&Upstream) + Send) {
         picking.join().expect("picking does not panic")
     });
     println!(
-        "{name}: {} picks beside {times} updates; the longest took {:?}, {:?} without waiting for a processor; {} took \
-         more than 1 ms",
-        picks.count, picks.longest, picks.longest_alone, picks.above_a_millisecond
+        "{name}: {} picks beside {times} updates; the longest took {:?}, and {:?} without waiting for a processor; more \
+         than 1 ms took {}, and {} without waiting",
+        picks.count, picks.longest, picks.longest_alone, picks.above_a_millisecond, picks.above_a_millisecond_alone
     );
 }
 

@@ -363,7 +363,7 @@ impl Upstream {
             }
             (known, _) => known,
         };
-        self.current.store(Arc::new(Current { backends, view, sessions }));
+        let_go(self.current.swap(Arc::new(Current { backends, view, sessions })));
         if let Some(limits) = &self.limits {
             // Who waits for a place may find one at a backend that is new, or well again.
             limits.gate().freed();
@@ -456,6 +456,18 @@ fn backends(
 ) -> Arc<[Arc<Backend>]> {
     let fresh = || Health::new(start).joined(clock::now());
     seats.into_iter().map(|seat| Arc::new(Backend::new(upstream, seat, fresh, gate, keep))).collect()
+}
+
+/// Waits until no request looks at it any more, which takes no longer than a pick: who is the last to let go of a thousand
+/// backends must be a thread that serves no requests.
+fn let_go(old: Arc<Current>) {
+    for _ in 0..100 {
+        if Arc::strong_count(&old) == 1 {
+            break;
+        }
+        std::thread::sleep(Duration::from_micros(20));
+    }
+    drop(old);
 }
 
 /// Makes the view anew whenever something has changed, or time has made it out of date.
