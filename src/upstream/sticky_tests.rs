@@ -73,16 +73,20 @@ fn a_client_gets_one_cookie_and_stays() {
 }
 
 #[test]
-fn where_there_is_no_room_another_serves_and_the_session_stays_where_it_is() {
-    // Also where others may wait: all who came later would wait behind it, though other backends have room.
-    for limits in ["{ server_requests: 1 }", "{ server_requests: 1, queue: 10 }"] {
+fn where_there_is_no_room_the_session_waits_or_another_serves_and_it_stays_where_it_is() {
+    for (limits, waits) in [("{ server_requests: 1 }", false), ("{ server_requests: 1, queue: 10 }", true)] {
         let upstream = build(&format!("sticky: true, limits: {limits}"), &Arc::default());
         let mut client = Client::default();
         let (label, _) = client.ask(&upstream);
         let own = client.pick(&upstream, &Tried::new()).unwrap();
         assert_eq!(**own.backend().label(), *label);
-        let (other, set) = client.ask(&upstream);
-        assert!(other != label && !set, "{limits}");
+        match client.pick(&upstream, &Tried::new()) {
+            Err(refusal) => assert!(waits && refusal == Refusal::Full, "{limits}"),
+            Ok(other) => {
+                assert!(!waits && **other.backend().label() != *label, "{limits}");
+                assert!(!client.hear(&upstream, other.backend(), &Tried::new()), "{limits}");
+            }
+        }
         drop(own);
         assert_eq!(client.ask(&upstream), (label, false), "{limits}");
     }
