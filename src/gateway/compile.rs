@@ -109,7 +109,7 @@ fn resolve(config: &Config, environment: &Environment<'_>) -> Resolved {
         splits.flat_map(route::target::SplitConfig::in_place).for_each(|upstream| note(&upstream));
     }
     let asking = discover::load::begin(&sources, folder, keep, Resolver::PATIENCE);
-    Resolver::system().resolve(names, keep).in_folder(folder).with_sources(asking.end())
+    Resolver::system().resolve(names, keep).with_sources(asking.end(), folder)
 }
 
 fn build_upstreams(

@@ -38,10 +38,11 @@ async fn enter_with(held: &mut Held, session: &mut Session, ctx: &mut Ctx, upstr
             let head = session.req_header().clone();
             let facts = ctx.facts(&head, None);
             let end = ctx.deadline.map(Into::into);
+            let choosy = !ctx.tried.is_empty() || upstream.has_session(&facts);
             let pick = || upstream.pick(&facts, &ctx.tried, Instant::now());
             tokio::select! {
                 biased;
-                waited = limits.wait(held, end, pick) => match waited {
+                waited = limits.wait(held, end, choosy, pick) => match waited {
                     Ok(lease) => return Ok(lease),
                     Err(refusal) => refusal,
                 },

@@ -119,7 +119,7 @@ fn stick(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> 
         // Who finds a backend that is ill shall not be bound to it.
         return Ok(());
     }
-    match upstream.session_cookie(&ctx.facts(session.req_header(), None), attempt.lease.backend()) {
+    match upstream.session_cookie(&ctx.facts(session.req_header(), None), attempt.lease.backend(), &ctx.tried) {
         Some(field) => head.append_header(SET_COOKIE, field).map(drop),
         None => Ok(()),
     }

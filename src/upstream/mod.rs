@@ -26,6 +26,8 @@ pub mod retry;
 pub mod server;
 mod servers;
 pub mod sticky;
+#[cfg(test)]
+mod sticky_tests;
 mod view;
 #[cfg(test)]
 mod view_tests;
@@ -238,7 +240,8 @@ impl Upstream {
         if let Some(backend) = current.session(facts).filter(|backend| !tried.contains(backend)) {
             match backend.lease() {
                 Some(lease) => return Ok(lease),
-                // A session rather waits for its backend than be lost; where nobody waits, it goes elsewhere.
+                // A session waits for its backend, and holds up nobody. Where no one may wait, another backend serves the
+                // request, and the session stays where it is.
                 None if self.limits.as_ref().is_some_and(Limits::has_queue) => return Err(Refusal::Full),
                 None => {}
             }
@@ -246,12 +249,22 @@ impl Upstream {
         current.view.pick(facts, tried, now)
     }
 
-    /// The `Set-Cookie` field that makes the client of this request stick to a backend that has answered; `None`: it does
-    /// already, or need not.
-    pub fn session_cookie(&self, facts: &Facts<'_>, backend: &Backend) -> Option<HeaderValue> {
+    /// Whether this request has a session that sticks to one of the backends.
+    pub fn has_session(&self, facts: &Facts<'_>) -> bool {
+        self.current.load().session(facts).is_some()
+    }
+
+    /// The `Set-Cookie` field that makes the client of this request stick to a backend that has answered, after those tried
+    /// failed; `None`: it does already, or need not.
+    pub fn session_cookie(&self, facts: &Facts<'_>, backend: &Backend, tried: &Tried) -> Option<HeaderValue> {
         self.sticky.as_ref()?;
+        let current = self.current.load();
+        if current.session(facts).is_some_and(|own| !tried.contains(own)) {
+            // Its own backend has answered, or had no room this time.
+            return None;
+        }
         let https = facts.exchange.scheme == Scheme::Https;
-        self.current.load().sessions.as_ref()?.renew(facts.request, backend, https).cloned()
+        current.sessions.as_ref()?.cookie(backend, https).cloned()
     }
 
     /// Whether so few of its backends are well that health is ignored.

@@ -99,16 +99,10 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// The same, where relative paths of files begin at `folder`.
+    /// The same, with what the sources told that have relative paths beginning at `folder`.
     #[must_use]
-    pub fn in_folder(self, folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), ..self }
-    }
-
-    /// The same, with what sources told that know the same folder.
-    #[must_use]
-    pub fn with_sources(self, loaded: BTreeMap<String, Loaded>) -> Self {
-        Self { loaded, ..self }
+    pub fn with_sources(self, loaded: BTreeMap<String, Loaded>, folder: &Path) -> Self {
+        Self { loaded, folder: folder.to_owned(), ..self }
     }
 
     /// The answer for a name in lower case; `None` when nobody asked for it.

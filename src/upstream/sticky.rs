@@ -198,11 +198,8 @@ impl Sessions {
         self.backends.get(position as usize)
     }
 
-    /// The field that a response from `backend` needs; `None` when the client has the cookie already.
-    pub fn renew(&self, head: &RequestHeader, backend: &Backend, https: bool) -> Option<&HeaderValue> {
-        if self.find(head).is_some_and(|known| known.label() == backend.label()) {
-            return None;
-        }
+    /// The field of a response that makes its client stick to this backend.
+    pub fn cookie(&self, backend: &Backend, https: bool) -> Option<&HeaderValue> {
         let fields = self.by_label.get(backend.label())?;
         Some(if https { &fields.https } else { &fields.http })
     }

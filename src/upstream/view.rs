@@ -101,8 +101,7 @@ impl View {
             group.pass_over(tried, &mut passed);
             while let Some(index) = group.policy.pick(&Ask { facts, now, passed: &passed }) {
                 let backend = &group.backends[index];
-                let may = if group.trusts_health { backend.is_usable() } else { !backend.is_draining() };
-                if may {
+                if group.may_take(backend) {
                     if let Some(lease) = backend.lease() {
                         return Ok(lease);
                     }
@@ -110,9 +109,12 @@ impl View {
                 }
                 passed.insert(index);
                 if passed.len() > MANY {
-                    match group.any(tried) {
+                    match group.left(tried).find_map(Backend::lease) {
                         Some(lease) => return Ok(lease),
-                        None => break,
+                        None => {
+                            full |= group.left(tried).next().is_some();
+                            break;
+                        }
                     }
                 }
             }
@@ -137,11 +139,14 @@ impl View {
 }
 
 impl Group {
-    /// The next backend, from anywhere on, that takes a request.
-    fn any(&self, tried: &Tried) -> Option<Lease> {
+    fn may_take(&self, backend: &Backend) -> bool {
+        if self.trusts_health { backend.is_usable() } else { !backend.is_draining() }
+    }
+
+    /// Those that may take a request and were not tried, from anywhere on.
+    fn left(&self, tried: &Tried) -> impl Iterator<Item = &Arc<Backend>> {
         let (before, after) = self.backends.split_at(fastrand::usize(..self.backends.len()));
-        let usable = |backend: &&Arc<Backend>| (!self.trusts_health || backend.is_usable()) && !tried.contains(backend);
-        after.iter().chain(before).filter(usable).find_map(Backend::lease)
+        after.iter().chain(before).filter(|backend| self.may_take(backend) && !tried.contains(backend))
     }
 
     fn pass_over(&self, tried: &Tried, passed: &mut Passed) {

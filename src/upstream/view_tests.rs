@@ -1,17 +1,18 @@
 //! Tests of the view: tiers, zones, panic, draining and slow start, with a clock of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderValue;
 
-use super::backend::{Backend, Seat, Tried};
+use super::backend::{Backend, Lease, Seat, Tried};
 use super::balance;
 use super::clock::Micros;
 use super::config::Zone;
 use super::health::rules::{ActiveRules, PassiveRules};
 use super::health::state::{Finding, Health, Start};
+use super::limits::OfServer;
 use super::peer::{Keepalive, PeerTemplate, Timeouts};
 use super::refusal::Refusal;
 use super::view::{Rules, View};
@@ -31,6 +32,11 @@ struct Group {
 impl Group {
     /// Backends by name, tier and zone.
     fn of(seats: &[(&str, u32, &str)]) -> Self {
+        Self::limited(seats, OfServer::default())
+    }
+
+    /// The same, each with these limits.
+    fn limited(seats: &[(&str, u32, &str)], limits: OfServer) -> Self {
         let keep = Keep::default();
         let seat = |(name, tier, zone): &(&str, u32, &str)| Seat {
             label: (*name).to_owned(),
@@ -41,7 +47,7 @@ impl Group {
             spare: false,
             authority: HeaderValue::from_static("a"),
             template: PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default()),
-            limits: Default::default(),
+            limits,
         };
         let fresh = || Health::new(Start::Up);
         let make = |given| Arc::new(Backend::new("api", seat(given), fresh, None, &keep));
@@ -89,10 +95,14 @@ impl Group {
 }
 
 fn pick(view: &View, tried: &Tried) -> Result<String, Refusal> {
+    lease(view, tried).map(|lease| lease.backend().label().to_string())
+}
+
+fn lease(view: &View, tried: &Tried) -> Result<Lease, Refusal> {
     let request = pingora::http::RequestHeader::build("GET", b"/", None).unwrap();
     let exchange = Exchange::new();
     let facts = Facts { request: &request, exchange: &exchange, response: None, route: "", upstream: "", backend: "" };
-    view.pick(&facts, tried, Instant::now()).map(|lease| lease.backend().label().to_string())
+    view.pick(&facts, tried, Instant::now())
 }
 
 #[test]
@@ -220,4 +230,33 @@ fn an_ejection_ends_by_itself_and_the_view_knows_when() {
     assert_eq!((&*group.takers(), group.view(6 * SECOND).expires), ("b", Some(15 * SECOND)));
     assert!(health.expire(14 * SECOND).is_none() && health.expire(15 * SECOND).is_some());
     assert_eq!((&*group.takers(), group.view(16 * SECOND).expires), ("a b", None));
+}
+
+#[test]
+fn full_backends_are_passed_over_until_all_of_the_tier_are_full() {
+    let one = OfServer { requests: Some(1), connections: None };
+    let names: Vec<_> = (0..20).map(|number| format!("b{number}")).collect();
+    let mut seats: Vec<_> = names.iter().map(|name| (&**name, 0, "")).collect();
+    seats.push(("backup", 1, ""));
+    let group = Group::limited(&seats, one);
+    let view = group.view(0);
+    let leases: Vec<_> = (0..20).map(|_| lease(&view, &Tried::new()).unwrap()).collect();
+    let taken: BTreeSet<_> = leases.iter().map(|lease| lease.backend().label().to_string()).collect();
+    assert!(taken.len() == 20 && !taken.contains("backup"), "{taken:?}");
+    // Full is not unwell: the backup takes nothing.
+    assert_eq!(pick(&view, &Tried::new()), Err(Refusal::Full));
+    drop(leases);
+    assert!(pick(&view, &Tried::new()).is_ok());
+}
+
+#[test]
+fn another_zone_of_the_tier_takes_what_the_preferred_one_is_too_full_for() {
+    let one = OfServer { requests: Some(1), connections: None };
+    let mut group = Group::limited(&[("near", 0, "here"), ("far", 0, "there"), ("backup", 1, "here")], one);
+    group.rules.zone = Some(Zone { prefer: "here".to_owned(), at_least: Percent::new(50) });
+    let view = group.view(0);
+    let near = lease(&view, &Tried::new()).unwrap();
+    let far = lease(&view, &Tried::new()).unwrap();
+    assert_eq!([&near, &far].map(|lease| lease.backend().label().to_string()), ["near", "far"]);
+    assert_eq!(pick(&view, &Tried::new()), Err(Refusal::Full));
 }

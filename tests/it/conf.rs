@@ -107,28 +107,6 @@ fn the_demo_does_what_it_says() {
 }
 
 #[test]
-fn discovery_finds_the_servers_that_it_says() {
-    let (one, two, api, spare) =
-        (Origin::named("one"), Origin::named("two"), Origin::named("api"), Origin::named("spare"));
-    let read = |name: &str| fs::read_to_string(conf().join(name)).unwrap();
-    let list = read("discovery/shop.yaml").replace("127.0.0.1:9101", "@one").replace("127.0.0.1:9102", "@two");
-    let port = api.address().rsplit_once(':').unwrap().1;
-    let document = read("discovery.yaml").replace("9103", port).replace("127.0.0.1:9104", "@spare");
-    let document = document.replace(LISTEN.0, LISTEN.1);
-    let gateway = Gateway::with_files(&[&one, &two, &spare], &[("discovery/shop.yaml", &list)], &document);
-    let mut connection = gateway.connect();
-    (0..12).for_each(|_| drop(connection.request(&get("/shop/x"))));
-    assert_eq!((one.requests() + two.requests(), gateway.get("/").echo().origin.as_str()), (12, "api"));
-    assert!(one.requests() > two.requests() && spare.requests() == 0);
-    fs::write(gateway.dir().join("discovery/shop.yaml"), format!("[\"{}\"]", two.address())).unwrap();
-    eventually("the new list is in force", || {
-        let before = one.requests();
-        (0..12).for_each(|_| assert_eq!(gateway.get("/shop/x").status, 200));
-        one.requests() == before
-    });
-}
-
-#[test]
 fn policies_choose_as_they_say() {
     let origins = ["one", "two", "three"].map(Origin::named);
     let addresses = [LISTEN, ("127.0.0.1:9101", "@one"), ("127.0.0.1:9102", "@two"), ("127.0.0.1:9103", "@three")];
@@ -241,6 +219,28 @@ fn limits_refuse_and_mirror_what_they_say() {
         assert_eq!(gateway.get("/cart/x").echo().origin, "shop");
         eventually("the copy arrives", || next.requests() == number);
     }
+}
+
+#[test]
+fn discovery_finds_the_servers_that_it_says() {
+    let (one, two, api, spare) =
+        (Origin::named("one"), Origin::named("two"), Origin::named("api"), Origin::named("spare"));
+    let read = |name: &str| fs::read_to_string(conf().join(name)).unwrap();
+    let list = read("discovery/shop.yaml").replace("127.0.0.1:9101", "@one").replace("127.0.0.1:9102", "@two");
+    let port = api.address().rsplit_once(':').unwrap().1;
+    let document = read("discovery.yaml").replace("9103", port).replace("127.0.0.1:9104", "@spare");
+    let document = document.replace(LISTEN.0, LISTEN.1);
+    let gateway = Gateway::with_files(&[&one, &two, &spare], &[("discovery/shop.yaml", &list)], &document);
+    let mut connection = gateway.connect();
+    (0..12).for_each(|_| drop(connection.request(&get("/shop/x"))));
+    assert_eq!((one.requests() + two.requests(), gateway.get("/").echo().origin.as_str()), (12, "api"));
+    assert!(one.requests() > two.requests() && spare.requests() == 0);
+    fs::write(gateway.dir().join("discovery/shop.yaml"), format!("[\"{}\"]", two.address())).unwrap();
+    eventually("the new list is in force", || {
+        let before = one.requests();
+        (0..12).for_each(|_| assert_eq!(gateway.get("/shop/x").status, 200));
+        one.requests() == before
+    });
 }
 
 #[test]

@@ -477,3 +477,45 @@ sites:
     socket.close();
     eventually("its place is free", || gateway.get("/").status != 503);
 }
+
+#[test]
+fn a_session_that_waits_for_its_server_keeps_nobody_else_waiting() {
+    let (a, b) = (Worker::new("a", Pace::Free), Worker::new("b", Pace::Free));
+    let gateway = start(
+        &[&a, &b],
+        r#"
+upstreams:
+  api:
+    servers: ["@a", "@b"]
+    sticky: { cookie: server, secret: "0123456789abcdef0123456789abcdef" }
+    limits: { server_requests: 1, queue: 5, queue_timeout: 60s }
+sites:
+  - proxy: api
+"#,
+    );
+    let first = gateway.get("/");
+    let (own, other) = if first.header("x-origin") == Some("a") { (&a, &b) } else { (&b, &a) };
+    let cookie = first.header("set-cookie").and_then(|field| field.split(';').next()).unwrap().to_owned();
+    let session = |path: &str| get(path).header("Cookie", &cookie);
+    for worker in [own, other] {
+        worker.set_pace(Pace::Held);
+    }
+    let (before, free) = (own.paths().len(), other.paths().len());
+    thread::scope(|scope| {
+        let gateway = &gateway;
+        let ask = |request: Request| scope.spawn(move || gateway.request(&request));
+        let mut clients = vec![ask(session("/holds"))];
+        await_paths(own, before + 1);
+        clients.push(ask(session("/waits")));
+        await_queue(gateway, 1);
+        clients.push(ask(get("/passes")));
+        await_paths(other, free + 1);
+        await_queue(gateway, 1);
+        own.let_go(2);
+        other.let_go(1);
+        for client in clients {
+            assert_eq!(client.join().unwrap().status, 200);
+        }
+    });
+    assert_eq!(own.paths()[before..], ["/holds", "/waits"]);
+}

@@ -112,16 +112,16 @@ fn what_is_too_large_goes_to_its_own_upstream_alone_and_whole() {
 #[test]
 fn a_share_of_the_requests_is_copied() {
     let (api, canary) = free();
-    let gateway = start(&api, &canary, "{ to: canary, share: 50% }");
+    let gateway = start(&api, &canary, "{ to: canary, share: 50%, max: 400 }");
     let mut connection = gateway.connect();
     for _ in 0..400 {
         assert_eq!(connection.request(&get("/")).status, 200);
     }
     eventually("the copies arrive", || {
         let told = gateway.metrics().sum(names::MIRRORED, &[ROUTE, ("result", "answered")]);
-        told == Some(canary.seen().len() as f64)
+        told == Some(canary.seen().len() as f64) && canary.seen().len() > 130
     });
-    assert!((130..270).contains(&canary.seen().len()), "{}", canary.seen().len());
+    assert!(canary.seen().len() < 270, "{}", canary.seen().len());
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::harness::{Gateway, H2, Origin, Request, eventually, get, names};
 
-/// One of two backends answers 503; the other is well. Each request begins at the first, which weighs more.
+/// One of two backends answers 503; the other is well. Each request begins at the first, for the other is its backup.
 const TWO: &str = r#"
 runtime: { threads: 1 }
 upstreams:
   api:
-    servers: [{ address: "@busy", weight: 1000 }, "@well"]
+    servers: ["@busy", { address: "@well", backup: true }]
     retry: { causes: [connect, reset, 503] }
 sites:
   - proxy: api
@@ -77,9 +77,9 @@ fn a_connection_that_breaks_before_the_response_is_no_error_for_what_may_be_repe
         &[&breaking, &well],
         r#"
 upstreams:
-  api: { servers: [{ address: "@breaking", weight: 1000 }, "@well"] }
+  api: { servers: ["@breaking", { address: "@well", backup: true }] }
   all:
-    servers: [{ address: "@breaking", weight: 1000 }, "@well"]
+    servers: ["@breaking", { address: "@well", backup: true }]
     retry: { non_idempotent: true }
 sites:
   - routes:
@@ -101,7 +101,7 @@ fn a_backend_that_hangs_is_given_up_after_its_try() {
         r#"
 upstreams:
   api:
-    servers: [{ address: "@hanging", weight: 1000 }, "@well"]
+    servers: ["@hanging", { address: "@well", backup: true }]
     retry: { per_try: 200ms }
 sites:
   - routes:

@@ -70,7 +70,7 @@ fn only_so_many_backends_are_tried() {
         r#"
 runtime: { threads: 1 }
 upstreams:
-  none: { servers: [{ address: "@one", weight: 100 }, "@live"], retry: { attempts: 0 } }
+  none: { servers: ["@one", { address: "@live", backup: true }], retry: { attempts: 0 } }
   enough: { servers: ["@one", "@two", "@live"], retry: { attempts: 2 } }
 sites:
   - routes:

@@ -24,7 +24,7 @@ use crate::upstream::refusal::Refusal;
 use adaptive::Adaptive;
 use circuit::{Change, Circuit, Probe};
 pub use config::{Config, OfServer, check_limit};
-use queue::Queue;
+use queue::{Queue, Terms};
 
 /// What an upstream takes at once.
 pub struct Limits {
@@ -49,6 +49,12 @@ impl Gate {
     /// A server of the upstream can take a request more.
     pub fn freed(&self) {
         self.queue.freed();
+    }
+
+    fn take_turn(self: &Arc<Self>, limit: u32) -> Option<Turn> {
+        let next = |in_flight| (in_flight < limit).then_some(in_flight + 1);
+        self.in_flight.fetch_update(Relaxed, Relaxed, next).ok()?;
+        Some(Turn(Arc::clone(self)))
     }
 }
 
@@ -112,35 +118,40 @@ impl Limits {
         self.take(held, pick)
     }
 
-    /// Waits in the queue for both, at most until `end`.
+    /// Waits in the queue for both, at most until `end`. `choosy`: not every server will do.
     pub async fn wait<T>(
         &self,
         held: &mut Held,
         end: Option<Instant>,
+        choosy: bool,
         mut pick: impl FnMut() -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let patient = Instant::now() + self.patience;
         let until = end.map_or(patient, |end| end.min(patient));
-        self.gate.queue.wait(self.places, until, || self.take(held, &mut pick)).await
+        let terms = Terms { places: self.places, until, choosy };
+        self.gate.queue.wait(terms, || self.take(held, &mut pick)).await
     }
 
     fn take<T>(&self, held: &mut Held, pick: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
-        if held.turn.is_none() {
-            held.turn = self.take_turn()?;
+        let limit = if held.turn.is_some() { None } else { self.limit() };
+        if limit.is_some_and(|limit| self.gate.in_flight.load(Relaxed) >= limit) {
+            return Err(Refusal::Full);
         }
-        pick()
+        // The server first: who has to wait for one must not hold a place at the upstream meanwhile.
+        let picked = pick()?;
+        if let Some(limit) = limit {
+            held.turn = Some(self.gate.take_turn(limit).ok_or(Refusal::Full)?);
+        }
+        Ok(picked)
     }
 
-    /// A place at the upstream; `None`: it needs none.
-    fn take_turn(&self) -> Result<Option<Turn>, Refusal> {
-        let limit = match (&self.adaptive, self.requests) {
-            (Some((adaptive, config)), requests) => adaptive.limit(config).min(requests.unwrap_or(u32::MAX)),
-            (None, Some(requests)) => requests,
-            (None, None) => return Ok(None),
-        };
-        let next = |in_flight| (in_flight < limit).then_some(in_flight + 1);
-        self.gate.in_flight.fetch_update(Relaxed, Relaxed, next).map_err(|_| Refusal::Full)?;
-        Ok(Some(Turn(Arc::clone(&self.gate))))
+    /// How many requests may be under way at the upstream now.
+    fn limit(&self) -> Option<u32> {
+        let learned = self.adaptive.as_ref().map(|(adaptive, config)| adaptive.limit(config));
+        match (learned, self.requests) {
+            (Some(learned), Some(requests)) => Some(learned.min(requests)),
+            (learned, requests) => learned.or(requests),
+        }
     }
 
     /// Learns how long a try took to its answer, or to its failure.
@@ -236,7 +247,7 @@ mod tests {
         mut pick: impl FnMut() -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         match limits.enter(held, &mut pick) {
-            Err(Refusal::Full) if limits.has_queue() => limits.wait(held, end, pick).await,
+            Err(Refusal::Full) if limits.has_queue() => limits.wait(held, end, false, pick).await,
             settled => settled,
         }
     }
@@ -327,6 +338,20 @@ mod tests {
         assert!(!second.is_finished());
         drop(first);
         assert_eq!(second.await.unwrap(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_a_server_holds_no_place_at_the_upstream() {
+        let limits = limits("{ requests: 1, queue: 5 }");
+        let mut session = Held::default();
+        let waits = limits.wait(&mut session, None, true, || Err::<(), _>(Refusal::Full));
+        let other = async {
+            tokio::task::yield_now().await;
+            let mut held = Held::default();
+            limits.wait(&mut held, None, false, || Ok(())).await
+        };
+        let (session, other) = tokio::join!(waits, other);
+        assert_eq!((session, other), (Err(Refusal::QueueTimeout), Ok(())));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,13 +1,15 @@
 //! `Queue`: where requests wait, first come first served, while their upstream takes no more.
 //!
 //! The queue has no places to give away: whoever is in front asks for one again whenever one may have become free. So one
-//! queue serves every kind of limit at once, those of the upstream, of its servers, and one that moves. A request that
-//! leaves, at whatever point, is forgotten as its future is dropped.
+//! queue serves every kind of limit at once, those of the upstream, of its servers, and one that moves. One that cannot take
+//! just any place, as a session that sticks to a server, does not keep those behind it waiting: when it asks in vain, the
+//! next in line asks. A request that leaves, at whatever point, is forgotten as its future is dropped.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use crate::observe::QueueStats;
@@ -16,12 +18,34 @@ use crate::upstream::refusal::Refusal;
 /// The waiting requests of one upstream. Kept over reloads, so that those of before and after stand in one line.
 #[derive(Debug, Default)]
 pub struct Queue {
+    /// As many as stand in the line, to be read without it.
     waiting: AtomicU32,
-    /// Whoever holds it is in front; it is handed on in the order of asking.
-    front: Mutex<()>,
-    /// Wakes the one in front, and remembers it when nobody is.
-    freed: Notify,
+    line: Mutex<Line>,
     stats: Arc<QueueStats>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    waiters: BTreeMap<u64, Waiter>,
+    next: u64,
+    choosy: usize,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    called: Arc<Notify>,
+    choosy: bool,
+}
+
+/// How a request waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// It waits only if fewer than this wait already.
+    pub places: u32,
+    /// It gives up then.
+    pub until: Instant,
+    /// It cannot take just any place.
+    pub choosy: bool,
 }
 
 impl Queue {
@@ -37,50 +61,88 @@ impl Queue {
 
     /// A place may have become free. To be said after it has.
     pub fn freed(&self) {
-        // Whoever asked in vain had entered before (see `wait`): of the two, at least one sees the other.
+        // Whoever asked in vain stood in line before (see `wait`): of the two, at least one sees the other.
         fence(SeqCst);
         if !self.is_empty() {
-            self.freed.notify_one();
+            self.call(0);
         }
     }
 
-    /// Waits in line until `attempt` gives a place, or refuses with anything but [`Refusal::Full`]; at most until
-    /// `until`, and only while less than `places` wait.
-    pub async fn wait<T>(
-        &self,
-        places: u32,
-        until: Instant,
-        mut attempt: impl FnMut() -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
-        let _place = self.enter(places)?;
+    /// Waits in line until `attempt` gives a place, or refuses with anything but [`Refusal::Full`].
+    pub async fn wait<T>(&self, terms: Terms, mut attempt: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        let place = self.enter(terms)?;
         let turn = async {
-            let _front = self.front.lock().await;
+            if !place.first {
+                place.called.notified().await;
+            }
             loop {
                 fence(SeqCst);
                 match attempt() {
-                    Err(Refusal::Full) => self.freed.notified().await,
+                    Err(Refusal::Full) => {}
                     settled => return settled,
                 }
+                if terms.choosy {
+                    self.call(place.ticket + 1);
+                }
+                place.called.notified().await;
             }
         };
-        timeout_at(until, turn).await.unwrap_or(Err(Refusal::QueueTimeout))
+        timeout_at(terms.until, turn).await.unwrap_or(Err(Refusal::QueueTimeout))
     }
 
-    fn enter(&self, places: u32) -> Result<Place<'_>, Refusal> {
-        let next = |waiting| (waiting < places).then_some(waiting + 1);
-        self.waiting.fetch_update(SeqCst, Relaxed, next).map_err(|_| Refusal::QueueFull)?;
+    fn enter(&self, terms: Terms) -> Result<Place<'_>, Refusal> {
+        let mut line = self.line();
+        if line.waiters.len() >= terms.places as usize {
+            return Err(Refusal::QueueFull);
+        }
+        let (ticket, first) = (line.next, line.waiters.is_empty());
+        let called = Arc::<Notify>::default();
+        line.next += 1;
+        line.choosy += usize::from(terms.choosy);
+        // What those in front cannot take may be free, and this one has not been asked.
+        let asks = line.choosy > usize::from(terms.choosy);
+        line.waiters.insert(ticket, Waiter { called: Arc::clone(&called), choosy: terms.choosy });
+        self.waiting.fetch_add(1, SeqCst);
         self.stats.length.inc();
-        Ok(Place(self))
+        drop(line);
+        if asks {
+            self.call(0);
+        }
+        Ok(Place { queue: self, ticket, called, first })
+    }
+
+    /// Tells the first in line from this ticket on to ask. Being told is remembered until it does.
+    fn call(&self, from: u64) {
+        if let Some((_, waiter)) = self.line().waiters.range(from..).next() {
+            waiter.called.notify_one();
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request that waits, until it is dropped.
-struct Place<'a>(&'a Queue);
+struct Place<'a> {
+    queue: &'a Queue,
+    ticket: u64,
+    called: Arc<Notify>,
+    /// Whether nobody stood before it when it came.
+    first: bool,
+}
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, SeqCst);
-        self.0.stats.length.dec();
+        let mut line = self.queue.line();
+        if let Some(waiter) = line.waiters.remove(&self.ticket) {
+            line.choosy -= usize::from(waiter.choosy);
+        }
+        self.queue.waiting.fetch_sub(1, SeqCst);
+        self.queue.stats.length.dec();
+        drop(line);
+        // It may have been called before it left, or there is room for more than this one.
+        self.queue.call(0);
     }
 }
 
@@ -120,8 +182,12 @@ mod tests {
         }
 
         async fn wait(&self, places: u32, patience: Duration) -> Result<(), Refusal> {
-            self.queue.wait(places, Instant::now() + patience, || self.take()).await
+            self.queue.wait(terms(places, patience), || self.take()).await
         }
+    }
+
+    fn terms(places: u32, patience: Duration) -> Terms {
+        Terms { places, until: Instant::now() + patience, choosy: false }
     }
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -187,7 +253,7 @@ mod tests {
     async fn what_is_no_matter_of_room_ends_the_wait() {
         let queue = Queue::default();
         let mut asked = 0;
-        let refused = queue.wait(1, Instant::now() + LONG, || {
+        let refused = queue.wait(terms(1, LONG), || {
             asked += 1;
             Err::<(), _>(Refusal::NoHealthyBackend)
         });
@@ -223,7 +289,7 @@ mod tests {
         room.take().unwrap();
         let mut given_back = false;
         // It becomes free between asking in vain and waiting to hear of it.
-        let waited = room.queue.wait(1, Instant::now() + LONG, || {
+        let waited = room.queue.wait(terms(1, LONG), || {
             let taken = room.take();
             if taken.is_err() && !std::mem::replace(&mut given_back, true) {
                 room.give_back();
@@ -231,6 +297,27 @@ mod tests {
             taken
         });
         assert_eq!(waited.await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_cannot_take_any_place_keeps_nobody_waiting() {
+        let room = Room::of(1);
+        room.take().unwrap();
+        let choosy = Terms { choosy: true, ..terms(9, LONG) };
+        let mut session = pin!(room.queue.wait(choosy, || Err::<(), _>(Refusal::Full)));
+        let (mut second, mut third) = (pin!(room.wait(9, LONG)), pin!(room.wait(9, LONG)));
+        for waiting in [&mut second, &mut third] {
+            assert!(poll(session.as_mut()).is_none() && poll(waiting.as_mut()).is_none());
+        }
+        room.give_back();
+        assert!(poll(session.as_mut()).is_none());
+        assert_eq!(poll(second.as_mut()), Some(Ok(())));
+        // A place that was free all the time is found by whoever comes.
+        room.taken.store(0, Relaxed);
+        assert!(poll(third.as_mut()).is_none());
+        let mut fourth = pin!(room.wait(9, LONG));
+        assert!(poll(fourth.as_mut()).is_none() && poll(session.as_mut()).is_none());
+        assert_eq!(poll(third.as_mut()), Some(Ok(())));
     }
 
     #[test]
@@ -254,6 +341,12 @@ mod tests {
                                         Ok(waited) => waited.is_ok(),
                                         Err(_) => false,
                                     }
+                                }
+                                Err(_) if random.u8(..8) == 0 => {
+                                    // Takes only every other place that it could have.
+                                    let takes = || if random.bool() { room.take() } else { Err(Refusal::Full) };
+                                    let choosy = Terms { choosy: true, ..terms(64, Duration::from_millis(1)) };
+                                    room.queue.wait(choosy, takes).await.is_ok()
                                 }
                                 Err(_) => room.wait(64, LONG).await.is_ok(),
                                 Ok(()) => true,
