@@ -1,5 +1,6 @@
 //! What it costs to replace the servers of an upstream: the replacing, off the threads that serve, and the longest that a
 //! request has to wait for its backend meanwhile.
+#![expect(clippy::print_stdout, reason = "criterion has no word for the longest of many")]
 
 use std::fs;
 use std::hint::black_box;
