@@ -106,7 +106,7 @@ fn resolve(config: &Config, environment: &Environment<'_>) -> Resolved {
         let mirrors = routes.clone().filter_map(|route| route.mirror.as_ref()?.in_place());
         mirrors.for_each(|upstream| note(&upstream));
         let splits = routes.filter_map(|route| route.split.as_ref()).chain(&site.split);
-        splits.flat_map(route::target::SplitConfig::in_place).for_each(|upstream| note(&upstream));
+        splits.flat_map(route::split::SplitConfig::in_place).for_each(|upstream| note(&upstream));
     }
     let asking = discover::load::begin(&sources, folder, keep, Resolver::PATIENCE);
     Resolver::system().resolve(names, keep).with_sources(asking.end(), folder)

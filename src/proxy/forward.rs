@@ -22,7 +22,7 @@ use crate::upstream::retry::Retry;
 /// Chooses the backend for this try.
 pub(super) async fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let upgrade = Upgrade::of(session.req_header()).passes();
-    let upstream = target(ctx, upgrade)?;
+    let upstream = target(session.req_header(), ctx, upgrade)?;
     let lease = match ctx.next.take() {
         Some(next) => {
             if !next.pause.is_zero() {
@@ -60,14 +60,14 @@ pub(super) fn retry<'a>(ctx: &'a Ctx, upstream: &'a Upstream) -> &'a Retry {
 }
 
 /// The upstream of the request: drawn once, kept for its retries.
-fn target(ctx: &mut Ctx, upgrade: bool) -> Result<Arc<Upstream>> {
+fn target(head: &RequestHeader, ctx: &mut Ctx, upgrade: bool) -> Result<Arc<Upstream>> {
     if let Some(upstream) = &ctx.upstream {
         return Ok(Arc::clone(upstream));
     }
     let Some(Action::Proxy(target)) = ctx.route().map(|route| &route.action) else {
         return Error::e_explain(ErrorType::InternalError, "a request without an upstream was forwarded");
     };
-    let upstream = Arc::clone(target.pick());
+    let upstream = Arc::clone(target.pick(head));
     ctx.deadline = (!upgrade).then(|| ctx.exchange.started + upstream.total());
     if let Some(connection) = &ctx.connection {
         connection.end_by(ctx.deadline);

@@ -15,8 +15,10 @@ use pingora::{Error, ErrorType, Result};
 use super::Ctx;
 use super::{again, forward, framing, queue};
 use crate::action::error_pages;
+use crate::exchange::Scheme;
 use crate::forwarded;
 use crate::reply::Reply;
+use crate::route::Action;
 use crate::upstream::Outcome;
 
 const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
@@ -112,17 +114,26 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
     Ok(())
 }
 
-/// Makes the client stick to the backend that answered, where its upstream wants that.
+/// Makes the client stick to the upstream and the backend that answered, where that is wanted.
 fn stick(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
     let (Some(upstream), Some(attempt)) = (&ctx.upstream, &ctx.attempt) else { return Ok(()) };
     if head.status.is_server_error() {
         // Who finds a backend that is ill shall not be bound to it.
         return Ok(());
     }
-    match upstream.session_cookie(&ctx.facts(session.req_header(), None), attempt.lease.backend(), &ctx.tried) {
-        Some(field) => head.append_header(SET_COOKIE, field).map(drop),
-        None => Ok(()),
+    let https = ctx.exchange.scheme == Scheme::Https;
+    if let Some(Action::Proxy(target)) = ctx.route().map(|route| &route.action)
+        && let Some(field) = target.session_cookie(session.req_header(), upstream, https)
+    {
+        head.append_header(SET_COOKIE, field.clone())?;
     }
+    if upstream.is_sticky()
+        && let Some(field) =
+            upstream.session_cookie(&ctx.facts(session.req_header(), None), attempt.lease.backend(), &ctx.tried)
+    {
+        head.append_header(SET_COOKIE, field)?;
+    }
+    Ok(())
 }
 
 /// Removes what concerned only the connection to the backend (RFC 9110 7.6.1).

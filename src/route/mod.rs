@@ -3,6 +3,7 @@
 //! [`table`] chooses the route; a [`Route`] holds all that happens to a request on it: filters, header changes, rewrite,
 //! and exactly one action.
 
+mod branches;
 pub mod condition;
 mod context;
 mod entry;
@@ -13,6 +14,7 @@ mod overlap;
 pub mod path;
 pub mod path_tree;
 pub mod predicate;
+pub mod split;
 pub mod table;
 pub mod target;
 
@@ -56,7 +58,7 @@ pub struct SiteConfig {
     /// Action: where requests go. Short for one route that takes all.
     pub proxy: Option<target::ProxyConfig>,
     /// Action: where requests go, by weight. Short for one route that takes all.
-    pub split: Option<target::SplitConfig>,
+    pub split: Option<split::SplitConfig>,
     /// Action: the answer is another address. Short for one route that takes all.
     pub redirect: Option<redirect::Config>,
     /// Action: a fixed answer. Short for one route that takes all.
@@ -92,7 +94,7 @@ pub struct RouteConfig {
     /// Action: where requests go: the name of an upstream, an address, a list of addresses, or an upstream in place.
     pub proxy: Option<target::ProxyConfig>,
     /// Action: where requests go, by weight.
-    pub split: Option<target::SplitConfig>,
+    pub split: Option<split::SplitConfig>,
     /// Action: the answer is another address.
     pub redirect: Option<redirect::Config>,
     /// Action: a fixed answer.

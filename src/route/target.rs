@@ -1,15 +1,17 @@
 //! Where a route's requests go: one upstream, or several by weight.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use http::HeaderValue;
+use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::branches::Branches;
 use super::context::Context;
 use crate::diag::Scope;
 use crate::upstream::{self, Upstream, looks_like_address};
@@ -67,7 +69,7 @@ impl ProxyConfig {
             Self::Text(address) => (context.in_place)(address, &upstream::Config::address(address), at)?,
             Self::InPlace(config) => (context.in_place)(&label(config), config, at)?,
         };
-        Some(Target { shares: Box::new([(1, upstream)]), total: 1 })
+        Some(Target::of(vec![(1, upstream)], 1, None))
     }
 
     /// The upstream that is written in place, if one is.
@@ -92,61 +94,28 @@ fn label(config: &upstream::Config) -> String {
     label.join(",")
 }
 
-/// `split`: several upstreams, each with its share of the requests.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SplitConfig {
-    /// The names of the upstreams (or addresses), each with its weight: `{ api: 95, api-canary: 5 }`.
-    pub to: BTreeMap<String, u32>,
-}
-
-impl SplitConfig {
-    /// The upstreams that are written in place, as addresses.
-    pub fn in_place(&self) -> impl Iterator<Item = upstream::Config> {
-        self.to.keys().filter(|name| looks_like_address(name)).map(|name| upstream::Config::address(name))
-    }
-
-    pub(super) fn build(&self, context: &mut Context<'_>, at: &Scope<'_>) -> Option<Target> {
-        let to = at.key("to");
-        let shares: Vec<_> = self
-            .to
-            .iter()
-            .filter_map(|(name, weight)| {
-                let place = to.key(name);
-                let upstream = if looks_like_address(name) {
-                    (context.in_place)(name, &upstream::Config::address(name), &place)
-                } else {
-                    context.upstream(name, &place)
-                };
-                Some((*weight, upstream?))
-            })
-            .collect();
-        let total = self.to.values().try_fold(0_u32, |sum, weight| sum.checked_add(*weight));
-        match total {
-            None => to.error("the weights add up to more than 4294967295"),
-            Some(0) if self.to.is_empty() => {
-                to.error_hint("no upstream is named", "name at least one, as in `{ api: 95, canary: 5 }`")
-            }
-            Some(0) => to.error_hint("a weight of 0 everywhere", "give at least one upstream a weight above 0"),
-            Some(total) if shares.len() == self.to.len() => return Some(Target { shares: shares.into(), total }),
-            Some(_) => {}
-        }
-        None
-    }
-}
-
 /// The upstreams of a route, with their weights.
 pub struct Target {
     shares: Box<[(u32, Arc<Upstream>)]>,
     total: u32,
+    branches: Option<Branches>,
 }
 
 impl Target {
-    /// Who takes this request: drawn at random by weight, so that no order among requests favours one.
-    pub fn pick(&self) -> &Arc<Upstream> {
+    /// Several upstreams by weight; `total`: the sum of the weights, above 0.
+    pub(super) fn of(shares: Vec<(u32, Arc<Upstream>)>, total: u32, branches: Option<Branches>) -> Self {
+        Self { shares: shares.into(), total, branches }
+    }
+
+    /// Who takes this request: whom its client had before, where that is wanted; else drawn at random by weight, so that
+    /// no order among requests favours one.
+    pub fn pick(&self, head: &RequestHeader) -> &Arc<Upstream> {
         let shares = &self.shares;
         if shares.len() == 1 {
             return &shares[0].1;
+        }
+        if let Some(known) = self.known(head) {
+            return known;
         }
         let mut draw = fastrand::u32(..self.total);
         for (weight, upstream) in shares {
@@ -156,6 +125,20 @@ impl Target {
             draw -= weight;
         }
         &shares[0].1
+    }
+
+    /// The upstream that the client of this request had before, as long as it has a share.
+    fn known(&self, head: &RequestHeader) -> Option<&Arc<Upstream>> {
+        let share = self.shares.get(self.branches.as_ref()?.find(head)?)?;
+        (share.0 > 0).then_some(&share.1)
+    }
+
+    /// The `Set-Cookie` field that makes the client of this request stay with this upstream; `None`: it does already, or
+    /// need not.
+    pub fn session_cookie(&self, head: &RequestHeader, upstream: &Arc<Upstream>, https: bool) -> Option<&HeaderValue> {
+        let branches = self.branches.as_ref()?;
+        let position = self.shares.iter().position(|(_, known)| Arc::ptr_eq(known, upstream))?;
+        (branches.find(head) != Some(position)).then(|| branches.cookie(position, https))?
     }
 
     /// All upstreams with their weights, for `explain`.

@@ -249,6 +249,11 @@ impl Upstream {
         current.view.pick(facts, tried, now)
     }
 
+    /// Whether clients stick to its backends.
+    pub fn is_sticky(&self) -> bool {
+        self.sticky.is_some()
+    }
+
     /// Whether this request has a session that sticks to one of the backends.
     pub fn has_session(&self, facts: &Facts<'_>) -> bool {
         self.current.load().session(facts).is_some()

@@ -143,6 +143,11 @@ impl Sticky {
         values.filter_map(Tag::read).find_map(|tag| known(&tag))
     }
 
+    /// Both forms of [`Sticky::set_cookie`], made once.
+    pub fn fields(&self, tag: Tag) -> SetCookie {
+        SetCookie { http: self.set_cookie(tag, false), https: self.set_cookie(tag, true) }
+    }
+
     /// The field of a response that gives a client this tag; over HTTPS the client shall not send it otherwise.
     pub fn set_cookie(&self, tag: Tag, https: bool) -> HeaderValue {
         let secure = if https { "; Secure" } else { "" };
@@ -168,10 +173,17 @@ pub struct Sessions {
     by_label: HashMap<Arc<str>, SetCookie, ahash::RandomState>,
 }
 
-/// The fields that lead a client to a backend.
-struct SetCookie {
+/// The fields that lead a client back to where it was.
+pub struct SetCookie {
     http: HeaderValue,
     https: HeaderValue,
+}
+
+impl SetCookie {
+    /// The field for a client that came by HTTPS, or not.
+    pub fn over(&self, https: bool) -> &HeaderValue {
+        if https { &self.https } else { &self.http }
+    }
 }
 
 impl Sessions {
@@ -181,8 +193,7 @@ impl Sessions {
         for (position, backend) in (0..).zip(backends.iter()) {
             let tag = sticky.tag(backend.label());
             by_tag.entry(tag).or_insert(position);
-            let fields = SetCookie { http: sticky.set_cookie(tag, false), https: sticky.set_cookie(tag, true) };
-            by_label.insert(Arc::clone(backend.label()), fields);
+            by_label.insert(Arc::clone(backend.label()), sticky.fields(tag));
         }
         Self { sticky: Arc::clone(sticky), backends: Arc::clone(backends), by_tag, by_label }
     }
@@ -200,8 +211,7 @@ impl Sessions {
 
     /// The field of a response that makes its client stick to this backend.
     pub fn cookie(&self, backend: &Backend, https: bool) -> Option<&HeaderValue> {
-        let fields = self.by_label.get(backend.label())?;
-        Some(if https { &fields.https } else { &fields.http })
+        Some(self.by_label.get(backend.label())?.over(https))
     }
 }
 

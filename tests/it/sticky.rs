@@ -185,3 +185,36 @@ fn explain_tells_whose_session_a_cookie_is() {
     let told = explain("lei5TrP5Hwat6nfYlRNr4A");
     assert!(told.contains("backend   10.0.0.2:80 (the client has its cookie)"), "{told}");
 }
+
+#[test]
+fn a_client_stays_with_the_branch_of_a_split_that_it_had_first() {
+    let (old, new) = (Origin::named("old"), Origin::named("new"));
+    let document = |old_share: u32, new_share: u32| {
+        format!(
+            "upstreams: {{ old: [\"{}\"], new: [\"{}\"] }}\nsites:\n  - split: {{ to: {{ old: {old_share}, new: {new_share} }}, sticky: cookie }}\n",
+            old.address(),
+            new.address()
+        )
+    };
+    let gateway = Gateway::start(&document(1, 1));
+    let first = gateway.get("/");
+    let field = first.header("set-cookie").expect("a cookie").to_owned();
+    assert!(field.contains("HttpOnly") && field.contains("SameSite=Lax"), "{field}");
+    let cookie = field.split(';').next().unwrap().to_owned();
+    let again = || gateway.request(&get("/").header("Cookie", &cookie));
+    let branch = first.echo().origin;
+    for _ in 0..20 {
+        let response = again();
+        assert_eq!((response.header("set-cookie"), response.echo().origin), (None, branch.clone()));
+    }
+    let others: Vec<_> = (0..40).map(|_| gateway.get("/").echo().origin).collect();
+    assert!(others.contains(&"old".to_owned()) && others.contains(&"new".to_owned()), "each client is drawn");
+    // The shares change: who has a branch stays, until it has no share any more.
+    let (keeps, ends) =
+        if branch == "old" { (document(1, 99), document(0, 1)) } else { (document(99, 1), document(1, 0)) };
+    gateway.reload(&keeps);
+    assert_eq!(again().echo().origin, branch);
+    gateway.reload(&ends);
+    let moved = again();
+    assert!(moved.header("set-cookie").is_some() && moved.echo().origin != branch);
+}
