@@ -104,14 +104,14 @@ metrics! {
         = Backend |backend, series| series.histogram(&backend.first_byte);
     COUNTER "edgeway_upstream_connect_errors_total" {"upstream", "backend"} "Failed attempts to connect to a backend."
         = Backend |backend, series| series.counter(&[], &backend.connect_errors);
-    COUNTER "edgeway_upstream_retries_total" {"upstream", "backend"} "Requests tried on another backend after this one failed."
+    COUNTER "edgeway_upstream_retries_total" {"upstream", "backend"} "Further tries of requests after one at this backend failed, those included that found a kept connection closed."
         = Backend |backend, series| series.counter(&[], &backend.retries);
     GAUGE "edgeway_upstream_active_requests" {"upstream", "backend"} "Requests under way at a backend."
         = Backend |backend, series| series.value(&[], backend.active.get() as f64);
 
     GAUGE "edgeway_upstream_backend_up" {"upstream", "backend"} "Whether a backend takes requests: 1 or 0."
         = Backend |backend, series| series.value(&[], f64::from(u8::from(backend.state.get() == 0)));
-    GAUGE "edgeway_upstream_backend_state" {"upstream", "backend", "state"} "1 for the state of a backend: `up`, `checking` (not checked yet), `down` (checks fail), `ejected` (requests failed), `draining` (by an operator); 0 for the others."
+    GAUGE "edgeway_upstream_backend_state" {"upstream", "backend", "state"} "1 for the state of a backend: `up`, `checking` (not checked yet), `down` (checks fail), `ejected` (requests failed), `draining` (it finishes what it has); 0 for the others."
         = Backend |backend, series| {
             for (index, state) in (0..).zip(BackendStats::STATES) {
                 series.value(&[state], f64::from(u8::from(backend.state.get() == index)));
@@ -135,7 +135,7 @@ metrics! {
         = Upstream |upstream, series| series.counter(&[], &upstream.retries_refused);
     GAUGE "edgeway_upstream_queue_length" {"upstream"} "Requests that wait for a place at an upstream that has limits."
         = Queue |queue, series| series.value(&[], queue.length.get() as f64);
-    GAUGE "edgeway_upstream_circuit_state" {"upstream"} "The circuit of an upstream that has one: 0: closed, requests go on; 1: open, they are refused; 2: one was let through to see whether all is well."
+    GAUGE "edgeway_upstream_circuit_state" {"upstream"} "The circuit of an upstream that has one: 0: closed, requests go on; 1: open, they are refused until one is let through; 2: one was let through to see whether all is well."
         = Circuit |circuit, series| series.value(&[], circuit.state.get() as f64);
     COUNTER "edgeway_upstream_circuit_open_total" {"upstream"} "How often the circuit opened."
         = Circuit |circuit, series| series.counter(&[], &circuit.opened);

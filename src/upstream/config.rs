@@ -44,7 +44,8 @@ enum Form {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "UpstreamSettings")]
 pub struct Settings {
-    /// The servers: each an address, or a mapping of `address` and `weight`. At least one, unless `discover` tells them.
+    /// The servers: each an address, or a mapping of `address` and what else is to be said of it. At least one, unless
+    /// `discover` tells them.
     pub servers: Vec<Server>,
     /// Who tells the servers, beside those under `servers`.
     pub discover: Option<discover::Config>,

@@ -29,7 +29,7 @@ pub struct Config {
     pub attempts: u32,
     /// After what another try follows: `connect` (no connection could be made), `reset` (the connection broke before the
     /// response began), `timeout` (the response did not begin in time), or a status from 400 to 599. Default: `connect`
-    /// and `reset`. With `per_try`, `timeout` is always among them.
+    /// and `reset`. With `per_try`, `timeout` is always among them. `retry_on` is the same key.
     #[serde(alias = "retry_on")]
     pub causes: Option<Vec<Cause>>,
     /// How long a backend may be silent before its response begins, and then between two pieces of it, where that is

@@ -33,7 +33,7 @@ pub struct ServerSettings {
     /// A name is resolved when the document is loaded, and again whenever its time to live (TTL) is over; when that
     /// fails, the addresses known before stay in use. A name with several addresses counts as several servers, each with
     /// the full weight. When some of them are IPv4 and some IPv6 (`localhost` is 127.0.0.1 and ::1), the IPv4 ones share
-    /// the requests, and an IPv6 one is tried only after connecting to all servers with IPv4 failed, as far as `retry`
+    /// the requests, and an IPv6 one is asked only when no other server is well, or all were tried, as far as `retry`
     /// allows.
     pub address: String,
     /// Its share of the requests, relative to the other servers' weights. `0`: it takes none. Default: 1.
@@ -43,14 +43,14 @@ pub struct ServerSettings {
     #[serde(default)]
     pub backup: bool,
     /// Its tier. Requests go to the servers of the lowest number of which one is well; `retry` goes on to the next tier
-    /// when all of one were tried. Default: 0.
+    /// when all of one were tried. With `backup: true` at least 1. Default: 0.
     #[serde(default)]
     pub priority: u32,
     /// Where it stands, as in `eu-1a`: see the upstream's `zone`.
     #[serde(default)]
     pub zone: Option<String>,
-    /// Whether it finishes the requests it has (and serves the sessions that stick to it) and takes nothing new.
-    /// Default: `false`.
+    /// Whether it finishes the requests it has (and serves the sessions that stick to it) and takes nothing new. The
+    /// admin listener can do the same for the moment. Default: `false`.
     #[serde(default)]
     pub drain: bool,
     /// How many requests may be under way here. Default: the upstream's `server_requests`.

@@ -14,7 +14,7 @@ use crate::diag::Scope;
 use crate::observe::ConcurrencyStats;
 use crate::upstream::clock::Micros;
 
-/// A limit of requests at once that follows how fast an upstream answers.
+/// A limit of requests at once that follows how fast an upstream answers. It begins at 20.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Adaptive")]

@@ -22,7 +22,8 @@ use crate::upstream::refusal::Refusal;
 #[schemars(rename = "Circuit")]
 pub struct Config {
     /// The share of failed requests from which on it opens. A request has failed when no server could be reached, the
-    /// connection broke, or the answer was 502, 503 or 504, after all tries. Default: `50%`.
+    /// connection broke, the server was silent for too long, or the answer was 502, 503 or 504, after all tries.
+    /// Default: `50%`.
     pub errors: Percent,
     /// The span of time whose requests are counted. Default: `10s`.
     pub within: HumanDuration,

@@ -19,7 +19,7 @@ pub struct Config {
     /// How many connections may be open to each server, those kept for further requests among them. Default: any number.
     pub connections: Option<u32>,
     /// How many requests may wait, first come first served, while the upstream or all of its servers are full. A request
-    /// that finds no place gets 503. Default: 0.
+    /// that finds no place gets 503 with `Retry-After`. Default: 0.
     pub queue: u32,
     /// How long a request may wait in the queue, before it gets 503. Default: `2s`.
     pub queue_timeout: HumanDuration,
