@@ -68,6 +68,11 @@ fn set_drain(gateway: &Gateway, parts: &[String], drains: bool) -> Answer {
     if !upstream.drain(address, drains) {
         return Answer::text(StatusCode::NOT_FOUND, format!("{name} has no backend {address}\n"));
     }
-    let state = if drains { "drains" } else { "no longer drains" };
+    let by_document = upstream.backends().iter().any(|known| **known.label() == **address && known.is_draining());
+    let state = match (drains, by_document) {
+        (true, _) => "drains",
+        (false, false) => "no longer drains",
+        (false, true) => "still drains, for the document says `drain: true`",
+    };
     Answer::text(StatusCode::OK, format!("{address} of {name} {state}\n"))
 }

@@ -112,6 +112,10 @@ pub(super) fn reserve(session: &Session, ctx: &mut Ctx, cause: Cause) -> bool {
         }
         Err(_) if cause.may_pass() => {
             let pause = PAUSE * 2_u32.pow(ctx.failed_tries.clamp(1, 4) - 1);
+            // The answer at hand is worth more than a try that the total would end.
+            if ctx.deadline.is_some_and(|deadline| now + pause >= deadline) {
+                return false;
+            }
             upstream.pick(&facts, &Tried::new(), now).map(|lease| Next { lease, pause })
         }
         Err(refusal) => Err(refusal),

@@ -44,7 +44,7 @@ pub(super) async fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<H
     let remaining = ctx.deadline.map(|deadline| deadline.saturating_duration_since(now));
     if remaining == Some(Duration::ZERO) {
         return Error::e_explain(
-            ErrorType::HTTPStatus(StatusCode::GATEWAY_TIMEOUT.as_u16()),
+            ErrorType::CustomCode("read_timeout", StatusCode::GATEWAY_TIMEOUT.as_u16()),
             "the time for the request is up",
         );
     }

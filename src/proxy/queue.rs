@@ -59,7 +59,11 @@ async fn enter_with(held: &mut Held, session: &mut Session, ctx: &mut Ctx, upstr
 /// No backend takes the request.
 pub(super) fn refused(refusal: Refusal, ctx: &mut Ctx, upstream: &Upstream) -> Box<Error> {
     refusal.count(upstream.stats());
-    ctx.retry_after = upstream.limits().and_then(|limits| limits.retry_after(refusal, clock::now()));
+    ctx.retry_after = match upstream.limits() {
+        Some(limits) => limits.retry_after(refusal, clock::now()),
+        // Only servers that a discovery tells have limits.
+        None => (refusal == Refusal::Full).then_some(1),
+    };
     let status = StatusCode::SERVICE_UNAVAILABLE.as_u16();
     Error::explain(ErrorType::CustomCode(refusal.word(), status), "no backend takes the request")
 }

@@ -131,9 +131,9 @@ impl Backend {
         !self.drains && self.state.health.is_usable()
     }
 
-    /// Whether it may go on with a session that it has: well, or draining.
+    /// Whether it may go on with a session that it has: well, be it draining or not.
     pub fn keeps_sessions(&self) -> bool {
-        self.state.health.is_usable() || self.state.health.is_draining()
+        self.state.health.is_well()
     }
 
     /// What all that is known of it adds up to.

@@ -213,7 +213,7 @@ sites:
         eventually("the endpoint is asked by tag", || registry.last().headers.get("if-none-match").is_some());
         assert_eq!(registry.last().headers.get("x-gateway"), Some("edge"));
         drop(registry);
-        says(&gateway, "what was known before stays in use");
+        says(&gateway, "what was known before, if anything, stays in use");
         more(50);
         *list.lock().unwrap() = format!("[\"{}\", \"{}\"]", a.address(), b.address());
         let back = Origin::registry("registry", &at, &list);

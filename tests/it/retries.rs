@@ -154,3 +154,15 @@ fn one_of_three_backends_killed_under_load_is_no_error_for_anybody() {
         backends[1] = backend("b");
     }
 }
+
+#[test]
+fn a_try_that_the_total_would_end_is_not_begun() {
+    let origin = Origin::refusing_with("only", 503);
+    let gateway = Gateway::before(
+        &[&origin],
+        "upstreams: { api: { servers: [\"@only\"], timeouts: { total: 120ms, read: 100ms }, retry: { attempts: 6, causes: [503] } } }\n\
+         sites: [{ proxy: api }]\n",
+    );
+    let response = gateway.get("/");
+    assert_eq!((response.status, response.text()), (503, "only".to_owned()), "the server's own answer");
+}

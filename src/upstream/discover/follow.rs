@@ -251,7 +251,7 @@ fn tell(upstream: &str, before: &Troubles, now: &Troubles) {
             // Why nobody answers may differ from one time to the next.
             (Some(Fault::Failed(_)), Fault::Failed(_)) => {}
             (_, Fault::Failed(reason)) => {
-                tracing::warn!(target: TARGET, upstream, "{reason}; what was known before stays in use");
+                tracing::warn!(target: TARGET, upstream, "{reason}; what was known before, if anything, stays in use");
             }
             (_, Fault::Refused(reason)) => {
                 tracing::warn!(target: TARGET, upstream, "a list of servers is refused, the old one stays in force: {reason}");

@@ -5,7 +5,7 @@
 //! Nothing here knows the time: each change is told the moment of it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use schemars::JsonSchema;
@@ -117,6 +117,8 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Health {
     status: AtomicU8,
+    /// Whether it is well apart from any drain.
+    well: AtomicBool,
     failures: Row,
     /// 0: not ejected.
     ejected_until: AtomicU64,
@@ -185,6 +187,7 @@ impl Health {
         };
         Self {
             status: AtomicU8::new(status as u8),
+            well: AtomicBool::new(status == Status::Up),
             failures: Row::default(),
             ejected_until: AtomicU64::new(0),
             well_since: AtomicU64::new(0),
@@ -204,6 +207,11 @@ impl Health {
     #[inline]
     pub fn is_usable(&self) -> bool {
         self.status.load(Relaxed) == Status::Up as u8
+    }
+
+    /// Whether it is well, be it draining or not.
+    pub fn is_well(&self) -> bool {
+        self.well.load(Relaxed)
     }
 
     /// Whether an operator drains it.
@@ -378,6 +386,7 @@ impl Health {
             (false, Verdict::Up, Some(_)) => Status::Ejected,
             (false, Verdict::Up, None) => Status::Up,
         };
+        self.well.store(inner.verdict == Verdict::Up && inner.ejection.is_none(), Relaxed);
         let from = self.status();
         if from == to {
             return None;
@@ -562,8 +571,9 @@ mod tests {
         assert_eq!(health.set_drain(true, 1), Some(Change { from: Status::Up, to: Status::Draining }));
         assert_eq!(health.set_drain(true, 2), None);
         assert!(health.is_draining() && !health.is_usable());
+        assert!(health.is_well());
         assert_eq!(after_probes(&health, "---"), "ddd", "draining, not down");
-        assert!(health.is_draining());
+        assert!(health.is_draining() && !health.is_well(), "but not well either");
         assert_eq!(health.set_drain(false, 3), Some(Change { from: Status::Draining, to: Status::Down }));
     }
 
