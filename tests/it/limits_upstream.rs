@@ -213,6 +213,31 @@ sites:
 }
 
 #[test]
+fn checks_take_no_place_of_the_connections() {
+    let a = Worker::new("a", Pace::Free);
+    let gateway = start(
+        &[&a],
+        r#"
+upstreams:
+  api:
+    servers: ["@a"]
+    limits: { connections: 2 }
+    health: { active: { http: /healthz, every: 20ms, timeout: 500ms, fall: 1 } }
+    keepalive: { idle: 0 }
+sites:
+  - proxy: api
+"#,
+    );
+    eventually("it is checked again and again", || a.paths().len() >= 6);
+    let began = Instant::now();
+    assert_eq!(gateway.get("/").status, 200);
+    assert!(began.elapsed() < Duration::from_secs(1), "nobody waits for connections of checks");
+    gateway.expect_metric(names::UPSTREAM_CONNECTIONS, &[API[0], ("backend", a.address())], 0.0);
+    let state = &gateway.admin("/upstreams").json()["upstreams"][0]["backends"][0]["state"];
+    assert_eq!(state, "up");
+}
+
+#[test]
 fn a_client_that_leaves_frees_its_place_in_the_queue() {
     let a = Worker::new("a", Pace::Held);
     let gateway = start(
