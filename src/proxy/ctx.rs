@@ -35,7 +35,7 @@ pub struct Ctx {
     pub next: Option<Next>,
     /// What it holds of the limits of its upstream.
     pub held: Held,
-    /// Leave for the retry that is under way.
+    /// Leave for the retry that is under way, until it is answered.
     pub retry: Option<RetryPermit>,
     /// In how many seconds the client had better ask again, when no backend takes the request.
     pub retry_after: Option<u64>,

@@ -454,6 +454,27 @@ sites:
 }
 
 #[test]
+fn a_retry_counts_until_it_is_answered_however_long_the_tunnel_behind_it() {
+    let (dead, tunnel) = (Origin::refusing("dead"), Origin::websocket("tunnel"));
+    let gateway = Gateway::before(
+        &[&dead, &tunnel],
+        r#"
+upstreams:
+  api:
+    servers: ["@dead", { address: "@tunnel", backup: true }]
+    retry: { attempts: 1, budget: 0% }
+    health: { passive: false }
+sites:
+  - proxy: api
+"#,
+    );
+    // Ten retries may be under way, whatever the share.
+    let tunnels: Vec<_> = (0..15).map(|_| WebSocket::open(&gateway.address(), "/")).collect();
+    gateway.expect_metric(names::RETRIES, &[("backend", dead.address())], 15.0);
+    tunnels.into_iter().for_each(WebSocket::close);
+}
+
+#[test]
 fn a_retry_waits_for_a_server_that_is_full() {
     let (a, b) = (Worker::new("a", Pace::Held), Worker::new("b", Pace::Held));
     let gateway = start(
