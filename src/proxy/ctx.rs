@@ -31,6 +31,8 @@ pub struct Ctx {
     pub tried: Tried,
     /// How many tries failed, those apart that only found a kept connection dead.
     pub failed_tries: u32,
+    /// Whether one did, so that the others get new ones: there may be more dead than tries left.
+    pub kept_was_dead: bool,
     /// The next try, once it is decided on.
     pub next: Option<Next>,
     /// What it holds of the limits of its upstream.
@@ -98,6 +100,7 @@ impl Ctx {
             attempt: None,
             tried: Tried::default(),
             failed_tries: 0,
+            kept_was_dead: false,
             next: None,
             held: Held::default(),
             retry: None,

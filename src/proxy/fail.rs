@@ -44,6 +44,7 @@ pub(super) fn exchange(session: &mut Session, ctx: &mut Ctx, mut error: Box<Erro
     } else if again::died_unseen(session, &mut error, reused) {
         // A kept connection that the backend had closed meanwhile: it may be well, and be asked again by a new one.
         again::end_try(ctx);
+        ctx.kept_was_dead = true;
         again::reserve(session, ctx, Cause::Reset)
     } else if *error.esource() == ErrorSource::Upstream {
         again::fail_try(ctx, outcome);
