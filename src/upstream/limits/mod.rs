@@ -105,10 +105,10 @@ impl Limits {
     }
 
     fn admit_at(&self, held: &mut Held, now: Micros) -> Result<(), Refusal> {
-        if let Some((circuit, _)) = &self.circuit
+        if let Some((circuit, rules)) = &self.circuit
             && held.probe.is_none()
         {
-            held.probe = circuit.admit(now)?;
+            held.probe = circuit.admit(rules, now)?;
         }
         Ok(())
     }
