@@ -31,11 +31,13 @@ pub struct Ctx {
     pub tried: Tried,
     /// How many tries failed, those apart that only found a kept connection dead.
     pub failed_tries: u32,
+    /// Whether one did, so that the others get new ones: there may be more dead than tries left.
+    pub kept_was_dead: bool,
     /// The next try, once it is decided on.
     pub next: Option<Next>,
     /// What it holds of the limits of its upstream.
     pub held: Held,
-    /// Leave for the retry that is under way.
+    /// Leave for the retry that is under way, until it is answered.
     pub retry: Option<RetryPermit>,
     /// In how many seconds the client had better ask again, when no backend takes the request.
     pub retry_after: Option<u64>,
@@ -98,6 +100,7 @@ impl Ctx {
             attempt: None,
             tried: Tried::default(),
             failed_tries: 0,
+            kept_was_dead: false,
             next: None,
             held: Held::default(),
             retry: None,

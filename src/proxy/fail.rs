@@ -1,7 +1,7 @@
 //! When a phase failed: try another backend, or which error page.
 
 use http::StatusCode;
-use http::header::RETRY_AFTER;
+use http::header::{EXPECT, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
@@ -44,10 +44,12 @@ pub(super) fn exchange(session: &mut Session, ctx: &mut Ctx, mut error: Box<Erro
     } else if again::died_unseen(session, &mut error, reused) {
         // A kept connection that the backend had closed meanwhile: it may be well, and be asked again by a new one.
         again::end_try(ctx);
+        ctx.kept_was_dead = true;
         again::reserve(session, ctx, Cause::Reset)
     } else if *error.esource() == ErrorSource::Upstream {
         again::fail_try(ctx, outcome);
-        again::try_again(session, ctx, Cause::of(&error))
+        // No other backend would get from the client what did not come.
+        outcome.is_some() && again::try_again(session, ctx, Cause::of(&error))
     } else {
         false
     };
@@ -59,14 +61,25 @@ pub(super) fn exchange(session: &mut Session, ctx: &mut Ctx, mut error: Box<Erro
 fn outcome(session: &mut Session, ctx: &Ctx, error: &Error, answered: bool) -> Option<Outcome> {
     let overdue = forward::in_time(ctx).is_err() && (answered || !session.as_mut().is_body_done());
     let outcome = if Cause::of(error) == Cause::Timeout { Outcome::Timeout } else { Outcome::Reset };
-    (*error.esource() == ErrorSource::Upstream && !overdue).then_some(outcome)
+    let says_something = !overdue && !waited_for_client(session, error, answered);
+    (*error.esource() == ErrorSource::Upstream && says_something).then_some(outcome)
+}
+
+/// Whether the backend was silent only because the client was: it had not sent all of its request, or talks in a tunnel.
+fn waited_for_client(session: &mut Session, error: &Error, answered: bool) -> bool {
+    // Who asks whether its body is wanted (RFC 9110 10.1.1) waits for the backend until that says so.
+    let asks = || session.req_header().headers.contains_key(EXPECT) && session.as_ref().body_bytes_read() == 0;
+    *error.etype() == ErrorType::ReadTimedout && (answered || !asks()) && !session.as_mut().is_body_done()
 }
 
 /// The request has failed for good: tells the client, if it still can be told.
 pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
     let overdue = *error.esource() == ErrorSource::Downstream && forward::in_time(ctx).is_err();
     ctx.exchange.failure = Some(if overdue { "read_timeout" } else { retry::failure_word(error) });
-    queue::settle_failure(error, ctx);
+    let answered = ctx.attempt.as_ref().is_none_or(|attempt| attempt.answered);
+    if *error.esource() == ErrorSource::Upstream && !answered && !waited_for_client(session, error, answered) {
+        queue::settle_failure(ctx);
+    }
     let Some(status) = status(error).or_else(|| overdue.then_some(StatusCode::GATEWAY_TIMEOUT)) else {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     };

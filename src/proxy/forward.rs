@@ -17,6 +17,7 @@ use super::upgrade::Upgrade;
 use super::{framing, queue};
 use crate::route::Action;
 use crate::upstream::Upstream;
+use crate::upstream::peer::set_apart;
 use crate::upstream::retry::Retry;
 
 /// Chooses the backend for this try.
@@ -49,7 +50,10 @@ pub(super) async fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<H
         );
     }
     ctx.exchange.tries += 1;
-    let peer = lease.backend().peer(remaining, retry(ctx, &upstream).per_try(), upgrade);
+    let mut peer = lease.backend().peer(remaining, retry(ctx, &upstream).per_try(), upgrade);
+    if ctx.kept_was_dead {
+        set_apart(&mut peer);
+    }
     ctx.attempt = Some(Attempt { lease, began: now, answered: false, failed: false });
     Ok(peer)
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
 use crate::listen;
@@ -75,12 +75,8 @@ pub(super) fn settle(outcome: Outcome, ctx: &mut Ctx) {
     }
 }
 
-/// The circuit learns of a request that has failed for good, if its backend was at fault, and had not answered before.
-pub(super) fn settle_failure(error: &Error, ctx: &mut Ctx) {
-    let answered = ctx.attempt.as_ref().is_none_or(|attempt| attempt.answered);
-    if answered || *error.esource() != ErrorSource::Upstream {
-        return;
-    }
+/// The circuit learns of a request that has failed for good by the fault of its backend, which had not answered before.
+pub(super) fn settle_failure(ctx: &mut Ctx) {
     if let Some(limits) = ctx.upstream.as_ref().and_then(|upstream| upstream.limits()) {
         limits.settle(&mut ctx.held, true);
     }

@@ -58,6 +58,8 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
     if let Some(attempt) = &mut ctx.attempt {
         attempt.answered = true;
     }
+    // The retry is made. What the client is sent now may take for ever, as in a tunnel.
+    ctx.retry = None;
     queue::settle(Outcome::Status(head.status.as_u16()), ctx);
     // Whatever went wrong before, this try went well.
     ctx.exchange.failure = None;

@@ -420,8 +420,15 @@ impl Upstream {
         running.extend(tasks.iter().map(tokio::task::JoinHandle::abort_handle));
     }
 
-    /// Ends what [`Upstream::start`] began. Requests may go on.
+    /// Ends what [`Upstream::start`] began: another document is in force. Requests may go on.
     pub fn stop(&self) {
+        self.end_tasks();
+        if let Some(limits) = &self.limits {
+            limits.retire();
+        }
+    }
+
+    fn end_tasks(&self) {
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
@@ -448,7 +455,8 @@ impl Watched for Upstream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
-        self.stop();
+        // Not all that it is to stop: one that never was in force outdates nobody.
+        self.end_tasks();
     }
 }
 

@@ -176,11 +176,17 @@ impl PeerTemplate {
             options.write_timeout = Some(self.timeouts.tunnel.0);
         }
         if !self.reuse {
-            // The pool keeps nothing for zero seconds, but a request may come in between: nobody else has this key.
-            peer.group_key = fastrand::u64(..);
+            set_apart(&mut peer);
         }
         peer
     }
+}
+
+/// Gives the peer a connection of its own, which is neither one of those kept nor kept afterwards.
+pub fn set_apart(peer: &mut HttpPeer) {
+    // The pool keeps nothing for zero seconds, but a request may come in between: nobody else has this key.
+    peer.group_key = fastrand::u64(..);
+    peer.options.idle_timeout = Some(Duration::ZERO);
 }
 
 /// What tells connections apart besides what Pingora's own key holds (address, TLS names and certificates): how long

@@ -491,6 +491,34 @@ sites:
 }
 
 #[test]
+fn a_client_that_falls_silent_says_nothing_of_the_server_that_waits_for_it() {
+    let (a, b) = (Patient::named("a"), Patient::named("b"));
+    let yaml = r#"
+upstreams:
+  api:
+    servers: ["@a", { address: "@b", backup: true }]
+    health: { passive: { errors: 1, eject: 1h, max_eject: 1h } }
+    limits: { circuit: { min_requests: 1 } }
+    retry: { per_try: 200ms }
+sites:
+  - proxy: api
+"#;
+    let gateway = start(&[&a, &b], yaml);
+    let put = "PUT / HTTP/1.1\r\nHost: edgeway.test\r\nContent-Length: 10\r\n";
+    let mut client = gateway.connect();
+    client.send(format!("{put}\r\nhalf "));
+    let line = await_some("the request is given up", || gateway.log_lines().pop());
+    assert_eq!((&line["status"], &line["tries"]), (&json!(504), &json!(1)), "{line}");
+    assert_eq!((gateway.get("/").text(), &backend(&gateway, &a.address())["state"]), ("a".to_owned(), &json!("up")));
+
+    // This one waits for the server, to hear whether its body is wanted.
+    a.request(Mood::Silent);
+    let mut client = gateway.connect();
+    client.send(format!("{put}Expect: 100-continue\r\n\r\n"));
+    expect_state(&gateway, &a.address(), "ejected");
+}
+
+#[test]
 fn in_a_panic_health_is_ignored() {
     let patients = ["a", "b", "c"].map(Patient::named);
     let all: Vec<_> = patients.iter().collect();

@@ -213,6 +213,31 @@ sites:
 }
 
 #[test]
+fn checks_take_no_place_of_the_connections() {
+    let a = Worker::new("a", Pace::Free);
+    let gateway = start(
+        &[&a],
+        r#"
+upstreams:
+  api:
+    servers: ["@a"]
+    limits: { connections: 2 }
+    health: { active: { http: /healthz, every: 20ms, timeout: 500ms, fall: 1 } }
+    keepalive: { idle: 0 }
+sites:
+  - proxy: api
+"#,
+    );
+    eventually("it is checked again and again", || a.paths().len() >= 6);
+    let began = Instant::now();
+    assert_eq!(gateway.get("/").status, 200);
+    assert!(began.elapsed() < Duration::from_secs(1), "nobody waits for connections of checks");
+    gateway.expect_metric(names::UPSTREAM_CONNECTIONS, &[API[0], ("backend", a.address())], 0.0);
+    let state = &gateway.admin("/upstreams").json()["upstreams"][0]["backends"][0]["state"];
+    assert_eq!(state, "up");
+}
+
+#[test]
 fn a_client_that_leaves_frees_its_place_in_the_queue() {
     let a = Worker::new("a", Pace::Held);
     let gateway = start(
@@ -426,6 +451,27 @@ sites:
         let count = |wanted| statuses.iter().filter(|status| **status == wanted).count();
         assert_eq!((count(200), count(502)), (10, 20), "{statuses:?}");
     });
+}
+
+#[test]
+fn a_retry_counts_until_it_is_answered_however_long_the_tunnel_behind_it() {
+    let (dead, tunnel) = (Origin::refusing("dead"), Origin::websocket("tunnel"));
+    let gateway = Gateway::before(
+        &[&dead, &tunnel],
+        r#"
+upstreams:
+  api:
+    servers: ["@dead", { address: "@tunnel", backup: true }]
+    retry: { attempts: 1, budget: 0% }
+    health: { passive: false }
+sites:
+  - proxy: api
+"#,
+    );
+    // Ten retries may be under way, whatever the share.
+    let tunnels: Vec<_> = (0..15).map(|_| WebSocket::open(&gateway.address(), "/")).collect();
+    gateway.expect_metric(names::RETRIES, &[("backend", dead.address())], 15.0);
+    tunnels.into_iter().for_each(WebSocket::close);
 }
 
 #[test]

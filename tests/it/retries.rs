@@ -113,6 +113,21 @@ sites:
     assert_eq!(gateway.get("/first").status, 504);
 }
 
+#[test]
+fn however_many_kept_connections_are_dead_the_next_try_gets_a_new_one() {
+    let origin = Origin::forgetting("forgetting");
+    let gateway = Gateway::before(&[&origin], "upstreams: { api: [\"@forgetting\"] }\nsites: [{ proxy: api }]\n");
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| assert_eq!(gateway.get("/").status, 200));
+        }
+        eventually("all have a connection", || origin.connections() == 40);
+        origin.release();
+    });
+    assert_eq!(gateway.get("/again").status, 200);
+    assert_eq!(gateway.log_line(names::log::PATH, "/again")["tries"], 2);
+}
+
 /// A backend of its own process, that can be killed: another gateway, which answers by itself.
 fn backend(name: &str) -> Gateway {
     Gateway::start(&format!("sites:\n  - respond: {{ status: 200, body: {name} }}\n"))

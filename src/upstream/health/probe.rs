@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::http_client::{AGENT, Answer, HttpClient, Limits};
 use crate::units::{HumanDuration, StatusRange};
+use crate::upstream::peer::set_apart;
 
 /// The largest body of an answer.
 const MAX_BODY: usize = 1024 * 1024;
@@ -108,11 +109,9 @@ impl Probe {
         let options = &mut peer.options;
         (options.connection_timeout, options.total_connection_timeout) = (None, None);
         (options.read_timeout, options.write_timeout) = (None, None);
-        // Not one of those that the limit is for.
-        options.tracer = None;
-        // Neither a kept connection, nor one to be kept.
-        options.idle_timeout = Some(Duration::ZERO);
-        peer.group_key = fastrand::u64(..);
+        // Not one of those that the limit is for: it neither waits for a place nor takes one.
+        (options.tracer, options.custom_l4) = (None, None);
+        set_apart(&mut peer);
         let limits = Limits { total: self.timeout, max_body: MAX_BODY };
         client.send(&peer, head, body, limits).await.map_err(|fault| fault.to_string())
     }

@@ -2,7 +2,7 @@
 //!
 //! Closed, every request goes on, and the share of failures in a sliding window decides whether it opens. Open, every
 //! request is refused at once. After the time is up one request is let through: if it goes well the circuit closes, else
-//! it opens anew. A closed circuit costs a request one read and one write of a counter.
+//! it opens anew; and if it takes as long as that again, its client may be to blame, and another one goes. A closed circuit costs a request one read and one write of a counter.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -95,9 +95,10 @@ pub enum Change {
 }
 
 const CLOSED: u64 = 0;
-const PROBING: u64 = 1;
 /// Any value from here on: open until this moment.
-const OPEN: u64 = 2;
+const OPEN: u64 = 1;
+/// With this bit: a request sees whether all is well again, and the next one may do so from this moment on.
+const PROBING: u64 = 1 << 63;
 
 /// The circuit of one upstream. Kept over reloads.
 #[derive(Debug, Default)]
@@ -114,25 +115,24 @@ impl Circuit {
     }
 
     /// Lets a request go on, or refuses it. The one that goes to see whether all is well again gets a [`Probe`].
-    pub fn admit(self: &Arc<Self>, now: Micros) -> Result<Option<Probe>, Refusal> {
+    pub fn admit(self: &Arc<Self>, rules: &Rules, now: Micros) -> Result<Option<Probe>, Refusal> {
         let state = self.state.load(Relaxed);
-        match state {
-            CLOSED => return Ok(None),
-            PROBING => return Err(Refusal::CircuitOpen),
-            until if until > now => return Err(Refusal::CircuitOpen),
-            _ => {}
+        if state == CLOSED {
+            return Ok(None);
         }
-        if self.state.compare_exchange(state, PROBING, Relaxed, Relaxed).is_err() {
+        let probing = PROBING | now.saturating_add(rules.open);
+        let until = state & !PROBING;
+        if until > now || self.state.compare_exchange(state, probing, Relaxed, Relaxed).is_err() {
             return Err(Refusal::CircuitOpen);
         }
         self.stats.state.set(CircuitStats::HALF_OPEN);
-        Ok(Some(Probe { circuit: Arc::clone(self), settled: false }))
+        Ok(Some(Probe { circuit: Arc::clone(self), state: probing, settled: false }))
     }
 
     /// How long it stays open at least; 0 when it is not.
     pub fn opens_in(&self, now: Micros) -> Micros {
         match self.state.load(Relaxed) {
-            CLOSED | PROBING => 0,
+            probing if probing & PROBING != 0 => 0,
             until => until.saturating_sub(now),
         }
     }
@@ -141,7 +141,7 @@ impl Circuit {
     pub fn record(&self, probe: Option<Probe>, good: bool, rules: &Rules, now: Micros) -> Option<Change> {
         if let Some(mut probe) = probe {
             probe.settled = true;
-            return if good { self.close() } else { self.open(PROBING, rules, now) };
+            return if good { self.close() } else { self.open(probe.state, rules, now) };
         }
         // What began before it opened says nothing new.
         if self.state.load(Relaxed) != CLOSED {
@@ -163,6 +163,9 @@ impl Circuit {
     }
 
     fn close(&self) -> Option<Change> {
+        if self.state.load(Relaxed) == CLOSED {
+            return None;
+        }
         self.window.clear();
         self.state.store(CLOSED, Relaxed);
         self.stats.state.set(CircuitStats::CLOSED);
@@ -175,12 +178,14 @@ impl Circuit {
 #[derive(Debug)]
 pub struct Probe {
     circuit: Arc<Circuit>,
+    /// The circuit's state as long as no other probe has followed.
+    state: u64,
     settled: bool,
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        if !self.settled && self.circuit.state.compare_exchange(PROBING, OPEN, Relaxed, Relaxed).is_ok() {
+        if !self.settled && self.circuit.state.compare_exchange(self.state, OPEN, Relaxed, Relaxed).is_ok() {
             self.circuit.stats.state.set(CircuitStats::OPEN);
         }
     }
@@ -309,13 +314,13 @@ mod tests {
     #[test]
     fn open_it_refuses_until_its_time_then_lets_one_through() {
         let circuit = open_at(100 * SECOND);
-        assert_eq!(circuit.admit(102 * SECOND).unwrap_err(), Refusal::CircuitOpen);
+        assert_eq!(circuit.admit(&rules(), 102 * SECOND).unwrap_err(), Refusal::CircuitOpen);
         assert_eq!(circuit.opens_in(102 * SECOND), 3 * SECOND);
-        let probe = circuit.admit(105 * SECOND).unwrap();
+        let probe = circuit.admit(&rules(), 105 * SECOND).unwrap();
         assert!(probe.is_some());
-        assert_eq!((circuit.admit(106 * SECOND).is_err(), circuit.opens_in(106 * SECOND)), (true, 0));
+        assert_eq!((circuit.admit(&rules(), 106 * SECOND).is_err(), circuit.opens_in(106 * SECOND)), (true, 0));
         assert_eq!(circuit.record(probe, true, &rules(), 107 * SECOND), Some(Change::Closed));
-        assert!(circuit.admit(107 * SECOND).unwrap().is_none());
+        assert!(circuit.admit(&rules(), 107 * SECOND).unwrap().is_none());
         // And the failures of before are forgotten.
         assert_eq!(circuit.record(None, false, &rules(), 107 * SECOND), None);
     }
@@ -323,22 +328,36 @@ mod tests {
     #[test]
     fn a_probe_that_fails_opens_it_anew() {
         let circuit = open_at(100 * SECOND);
-        let probe = circuit.admit(105 * SECOND).unwrap();
+        let probe = circuit.admit(&rules(), 105 * SECOND).unwrap();
         assert_eq!(circuit.record(probe, false, &rules(), 106 * SECOND), Some(Change::Opened));
-        assert_eq!((circuit.admit(110 * SECOND).is_err(), circuit.opens_in(110 * SECOND)), (true, SECOND));
-        assert!(circuit.admit(111 * SECOND).unwrap().is_some());
+        assert_eq!((circuit.admit(&rules(), 110 * SECOND).is_err(), circuit.opens_in(110 * SECOND)), (true, SECOND));
+        assert!(circuit.admit(&rules(), 111 * SECOND).unwrap().is_some());
         assert_eq!(circuit.stats.opened.get(), 2);
     }
 
     #[test]
     fn a_probe_whose_client_leaves_passes_on_to_the_next_request() {
         let circuit = open_at(100 * SECOND);
-        drop(circuit.admit(105 * SECOND).unwrap());
+        drop(circuit.admit(&rules(), 105 * SECOND).unwrap());
         assert_eq!(circuit.stats.state.get(), CircuitStats::OPEN);
-        let probe = circuit.admit(105 * SECOND).unwrap();
+        let probe = circuit.admit(&rules(), 105 * SECOND).unwrap();
         assert_eq!(circuit.stats.state.get(), CircuitStats::HALF_OPEN);
         circuit.record(probe, true, &rules(), 105 * SECOND);
         assert_eq!(circuit.stats.state.get(), CircuitStats::CLOSED);
+    }
+
+    #[test]
+    fn a_probe_that_takes_too_long_is_followed_by_another() {
+        for (slow_is_good, quick_is_good, closes) in [(true, false, true), (false, true, true), (false, false, false)] {
+            let circuit = open_at(100 * SECOND);
+            let slow = circuit.admit(&rules(), 105 * SECOND).unwrap();
+            assert!(circuit.admit(&rules(), 109 * SECOND).is_err());
+            let quick = circuit.admit(&rules(), 110 * SECOND).unwrap();
+            assert!(quick.is_some() && circuit.admit(&rules(), 111 * SECOND).is_err());
+            circuit.record(quick, quick_is_good, &rules(), 111 * SECOND);
+            circuit.record(slow, slow_is_good, &rules(), 112 * SECOND);
+            assert_eq!(circuit.admit(&rules(), 113 * SECOND).is_ok(), closes, "{slow_is_good} {quick_is_good}");
+        }
     }
 
     #[test]
@@ -346,7 +365,10 @@ mod tests {
         let circuit = open_at(100 * SECOND);
         assert_eq!(circuit.record(None, false, &rules(), 101 * SECOND), None);
         assert_eq!(circuit.record(None, true, &rules(), 101 * SECOND), None);
-        assert_eq!((circuit.admit(101 * SECOND).is_err(), circuit.opens_in(101 * SECOND)), (true, 4 * SECOND));
+        assert_eq!(
+            (circuit.admit(&rules(), 101 * SECOND).is_err(), circuit.opens_in(101 * SECOND)),
+            (true, 4 * SECOND)
+        );
     }
 
     #[test]
@@ -360,7 +382,7 @@ mod tests {
         };
         assert_eq!(count(&|| circuit.record(None, false, &rules(), 100 * SECOND).is_some()), 1);
         let probes = std::sync::Mutex::new(Vec::new());
-        let asks = || circuit.admit(105 * SECOND).map(|probe| probes.lock().unwrap().push(probe)).is_ok();
+        let asks = || circuit.admit(&rules(), 105 * SECOND).map(|probe| probes.lock().unwrap().push(probe)).is_ok();
         assert_eq!(count(&asks), 1);
     }
 

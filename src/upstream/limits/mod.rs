@@ -13,7 +13,7 @@ pub mod connections;
 pub mod queue;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,6 +35,8 @@ pub struct Limits {
     patience: Duration,
     circuit: Option<(Arc<Circuit>, circuit::Rules)>,
     adaptive: Option<(Arc<Adaptive>, adaptive::Config)>,
+    /// Whether another document is in force.
+    outdated: AtomicBool,
 }
 
 /// Where requests enter an upstream. Kept over reloads by its name: those of before count, too. Alone on its cache lines.
@@ -82,6 +84,7 @@ impl Limits {
             patience: config.queue_timeout.0,
             circuit,
             adaptive,
+            outdated: AtomicBool::new(false),
         })
     }
 
@@ -102,10 +105,10 @@ impl Limits {
     }
 
     fn admit_at(&self, held: &mut Held, now: Micros) -> Result<(), Refusal> {
-        if let Some((circuit, _)) = &self.circuit
+        if let Some((circuit, rules)) = &self.circuit
             && held.probe.is_none()
         {
-            held.probe = circuit.admit(now)?;
+            held.probe = circuit.admit(rules, now)?;
         }
         Ok(())
     }
@@ -128,8 +131,16 @@ impl Limits {
     ) -> Result<T, Refusal> {
         let patient = Instant::now() + self.patience;
         let until = end.map_or(patient, |end| end.min(patient));
+        let choosy = choosy || self.outdated.load(Relaxed);
         let terms = Terms { places: self.places, until, choosy };
         self.gate.queue.wait(terms, || self.take(held, &mut pick)).await
+    }
+
+    /// Another document is in force. Those who wait by this one stay in the line, but the places that they can take may not be
+    /// those of the others: they keep nobody waiting.
+    pub fn retire(&self) {
+        self.outdated.store(true, Relaxed);
+        self.gate.queue.part();
     }
 
     fn take<T>(&self, held: &mut Held, pick: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
@@ -373,6 +384,28 @@ mod tests {
         assert_eq!(enter(&after).await.unwrap_err(), Refusal::QueueTimeout);
         drop((before, held));
         assert!(enter(&after).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_by_an_outdated_document_keeps_nobody_waiting() {
+        let keep = Keep::default();
+        let [before, after] =
+            [1, 2].map(|requests| limits_with(&format!("{{ requests: {requests}, queue: 5 }}"), &keep));
+        let _first = enter(&before).await.unwrap();
+        let mut old = Held::default();
+        let mut waits = std::pin::pin!(before.wait(&mut old, None, false, || Ok(())));
+        tokio::select! {
+            biased;
+            _ = &mut waits => panic!("there is no room"),
+            () = tokio::task::yield_now() => {}
+        }
+        before.retire();
+        let entered = enter(&after);
+        tokio::select! {
+            biased;
+            _ = waits => panic!("by its own document there is no room"),
+            entered = entered => assert!(entered.is_ok()),
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 //! next in line asks. A request that leaves, at whatever point, is forgotten as its future is dropped.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -26,15 +26,16 @@ pub struct Queue {
 
 #[derive(Debug, Default)]
 struct Line {
-    waiters: BTreeMap<u64, Waiter>,
+    waiters: BTreeMap<u64, Arc<Waiter>>,
     next: u64,
     choosy: usize,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    called: Arc<Notify>,
-    choosy: bool,
+    called: Notify,
+    /// Changes only with the line's own count.
+    choosy: AtomicBool,
 }
 
 /// How a request waits.
@@ -73,7 +74,7 @@ impl Queue {
         let place = self.enter(terms)?;
         let turn = async {
             if !place.first {
-                place.called.notified().await;
+                place.waiter.called.notified().await;
             }
             loop {
                 fence(SeqCst);
@@ -81,10 +82,10 @@ impl Queue {
                     Err(Refusal::Full) => {}
                     settled => return settled,
                 }
-                if terms.choosy {
+                if place.waiter.choosy.load(Relaxed) {
                     self.call(place.ticket + 1);
                 }
-                place.called.notified().await;
+                place.waiter.called.notified().await;
             }
         };
         timeout_at(terms.until, turn).await.unwrap_or(Err(Refusal::QueueTimeout))
@@ -96,19 +97,30 @@ impl Queue {
             return Err(Refusal::QueueFull);
         }
         let (ticket, first) = (line.next, line.waiters.is_empty());
-        let called = Arc::<Notify>::default();
+        let waiter = Arc::new(Waiter { called: Notify::new(), choosy: AtomicBool::new(terms.choosy) });
         line.next += 1;
         line.choosy += usize::from(terms.choosy);
         // What those in front cannot take may be free, and this one has not been asked.
         let asks = line.choosy > usize::from(terms.choosy);
-        line.waiters.insert(ticket, Waiter { called: Arc::clone(&called), choosy: terms.choosy });
+        line.waiters.insert(ticket, Arc::clone(&waiter));
         self.waiting.fetch_add(1, SeqCst);
         self.stats.length.inc();
         drop(line);
         if asks {
             self.call(0);
         }
-        Ok(Place { queue: self, ticket, called, first })
+        Ok(Place { queue: self, ticket, waiter, first })
+    }
+
+    /// From now on others come that can take other places than those who wait already: none of these keeps anybody waiting.
+    pub fn part(&self) {
+        let mut line = self.line();
+        for waiter in line.waiters.values() {
+            waiter.choosy.store(true, Relaxed);
+        }
+        line.choosy = line.waiters.len();
+        drop(line);
+        self.call(0);
     }
 
     /// Tells the first in line from this ticket on to ask. Being told is remembered until it does.
@@ -127,7 +139,7 @@ impl Queue {
 struct Place<'a> {
     queue: &'a Queue,
     ticket: u64,
-    called: Arc<Notify>,
+    waiter: Arc<Waiter>,
     /// Whether nobody stood before it when it came.
     first: bool,
 }
@@ -136,7 +148,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut line = self.queue.line();
         if let Some(waiter) = line.waiters.remove(&self.ticket) {
-            line.choosy -= usize::from(waiter.choosy);
+            line.choosy -= usize::from(waiter.choosy.load(Relaxed));
         }
         self.queue.waiting.fetch_sub(1, SeqCst);
         self.queue.stats.length.dec();

@@ -235,6 +235,23 @@ impl Origin {
         })
     }
 
+    /// Answers the first request of each connection after `release` as if it kept the connection, and resets it at the second.
+    pub(crate) fn forgetting(name: &str) -> Self {
+        Self::per_connection(name, |mut wire, state| {
+            let mut serve = || {
+                wire.head()?;
+                state.wait_for_release();
+                wire.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+                wire.head()
+            };
+            let read = serve();
+            state.open.lock().unwrap().clear();
+            if let Ok(Some(_)) = read {
+                wire.stream.reset();
+            }
+        })
+    }
+
     /// Nobody listens here: connecting is refused, and nobody else can take the port meanwhile.
     pub(crate) fn refusing(name: &str) -> Self {
         let (socket, address) = bound();
