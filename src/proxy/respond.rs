@@ -42,8 +42,10 @@ pub(super) fn upstream_head(session: &Session, head: &mut ResponseHeader, ctx: &
         }
     }
     if head.status.is_informational() && !switches {
-        if let Some(attempt) = &mut ctx.attempt {
-            // The client hears of it: another backend would say it once more.
+        if head.status != StatusCode::CONTINUE
+            && let Some(attempt) = &mut ctx.attempt
+        {
+            // The client hears of it: another backend would say it once more. That the body is wanted may be said twice.
             attempt.answered = true;
         }
         return forward::in_time(ctx);

@@ -1,11 +1,11 @@
 //! Groups of backends: who is there, who is well, and who is next.
 //!
 //! [`Config`] is an upstream as written, [`Upstream`] one at work. Names are resolved by [`Resolver`] and sources asked by
-//! [`discover::load`] before [`Upstream::build`], and again in the background; no request looks anything up. A request asks [`Upstream::pick`] for a backend, holds a
-//! [`Lease`] while it is there, notes those that failed in [`Tried`], tells with [`Upstream::learn`] how it went, and
+//! [`discover::load`] before [`Upstream::build`], and again in the background; no request looks anything up. A request
+//! asks [`Upstream::pick`] for a backend, holds a [`Lease`] while it is there, notes those that failed in [`Tried`], tells with [`Upstream::learn`] how it went, and
 //! picks again as long as its [`retry::Retry`] allows.
 //!
-//! The backends lie behind one atomic pointer with the [`view`] of whom requests can be given to. It is replaced when
+//! The backends lie behind one atomic pointer with the view of whom requests can be given to. It is replaced when
 //! they change ([`Upstream::update`]) and when the health of one does ([`Upstream::refresh`]), by a task beside the requests.
 
 pub mod address;

@@ -223,9 +223,11 @@ impl Maker<'_> {
         }
         let steps: Vec<u32> = backends.iter().map(|backend| self.step(backend)).collect();
         let grows = steps.iter().any(|step| *step < STEPS);
-        let weight = |backend: &Backend, step: u32| match grows {
-            true => backend.weight().max(1).saturating_mul(step),
-            false => backend.weight().max(1),
+        let heavy = backends.iter().any(|backend| backend.weight() > u32::MAX / STEPS);
+        let weight = |backend: &Backend, step: u32| match (grows, heavy) {
+            (false, _) => backend.weight().max(1),
+            (true, false) => backend.weight().max(1) * step,
+            (true, true) => (backend.weight() / STEPS).max(1) * step,
         };
         let members: Vec<Member> = backends
             .iter()

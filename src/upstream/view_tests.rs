@@ -22,6 +22,20 @@ use crate::units::Percent;
 
 const SECOND: Micros = 1_000_000;
 
+fn seat(name: &str, tier: u32, zone: &str, limits: OfServer) -> Seat {
+    Seat {
+        label: name.to_owned(),
+        weight: 1,
+        tier,
+        zone: (!zone.is_empty()).then(|| Arc::from(zone)),
+        drains: false,
+        spare: false,
+        authority: HeaderValue::from_static("a"),
+        template: PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default()),
+        limits,
+    }
+}
+
 /// An upstream without sockets.
 struct Group {
     backends: Vec<Arc<Backend>>,
@@ -38,22 +52,21 @@ impl Group {
     /// The same, each with these limits.
     fn limited(seats: &[(&str, u32, &str)], limits: OfServer) -> Self {
         let keep = Keep::default();
-        let seat = |(name, tier, zone): &(&str, u32, &str)| Seat {
-            label: (*name).to_owned(),
-            weight: 1,
-            tier: *tier,
-            zone: (!zone.is_empty()).then(|| Arc::from(*zone)),
-            drains: false,
-            spare: false,
-            authority: HeaderValue::from_static("a"),
-            template: PeerTemplate::tcp("10.0.0.1:80".parse().unwrap(), Timeouts::default(), Keepalive::default()),
-            limits,
-        };
         let fresh = || Health::new(Start::Up);
-        let make = |given| Arc::new(Backend::new("api", seat(given), fresh, None, &keep));
+        let make = |(name, tier, zone): &(&str, u32, &str)| {
+            Arc::new(Backend::new("api", seat(name, *tier, zone, limits), fresh, None, &keep))
+        };
         let rules =
             Rules { name: "api".into(), balance: balance::Config::default(), panic: Percent::default(), zone: None };
         Self { backends: seats.iter().map(make).collect(), rules, keep }
+    }
+
+    /// Gives all this weight.
+    fn weigh(&mut self, weight: u32) {
+        let seat =
+            |backend: &Arc<Backend>| Seat { weight, ..seat(backend.label(), backend.tier(), "", OfServer::default()) };
+        let make = |backend| Arc::new(Backend::new("api", seat(backend), Health::default, None, &self.keep));
+        self.backends = self.backends.iter().map(make).collect();
     }
 
     fn set(&self, name: &str, well: bool, now: Micros) {
@@ -194,7 +207,13 @@ fn a_status_counts_before_the_view_is_made_anew() {
 
 #[test]
 fn who_comes_back_gets_its_share_step_by_step() {
-    let mut group = Group::of(&[("a", 0, ""), ("b", 0, "")]);
+    comes_back(Group::of(&[("a", 0, ""), ("b", 0, "")]));
+    let mut heavy = Group::of(&[("a", 0, ""), ("b", 0, "")]);
+    heavy.weigh(u32::MAX);
+    comes_back(heavy);
+}
+
+fn comes_back(mut group: Group) {
     group.rules.balance = serde_yaml::from_str("{ round_robin: { slow_start: 10s } }").unwrap();
     group.set("a", false, 100 * SECOND);
     assert_eq!(group.shares(150 * SECOND).get("b"), Some(&1000));
