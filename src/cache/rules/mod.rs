@@ -1,0 +1,7 @@
+//! The rules of a shared cache (RFC 9110, 9111, 5861, 9211, 9213, 8246), one file for each idea.
+//!
+//! All are pure: times are given to them, and they know no clock, no socket and no session. Where a response has nothing
+//! special they walk its bytes and allocate nothing.
+
+pub mod date;
+pub mod list;
