@@ -4,4 +4,6 @@
 //! special they walk its bytes and allocate nothing.
 
 pub mod date;
+pub mod directives;
 pub mod list;
+pub mod targeted;
