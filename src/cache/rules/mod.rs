@@ -5,5 +5,6 @@
 
 pub mod date;
 pub mod directives;
+pub mod freshness;
 pub mod list;
 pub mod targeted;
