@@ -7,4 +7,5 @@ pub mod date;
 pub mod directives;
 pub mod freshness;
 pub mod list;
+pub mod range;
 pub mod targeted;
