@@ -8,4 +8,6 @@ pub mod directives;
 pub mod freshness;
 pub mod list;
 pub mod range;
+pub mod storable;
+pub mod stored_head;
 pub mod targeted;
