@@ -11,3 +11,4 @@ pub mod range;
 pub mod storable;
 pub mod stored_head;
 pub mod targeted;
+pub mod vary;
