@@ -3,10 +3,12 @@
 //! All are pure: times are given to them, and they know no clock, no socket and no session. Where a response has nothing
 //! special they walk its bytes and allocate nothing.
 
+pub mod conditional;
 pub mod date;
 pub mod directives;
 pub mod freshness;
 pub mod list;
+pub mod merge;
 pub mod range;
 pub mod storable;
 pub mod stored_head;
