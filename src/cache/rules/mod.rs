@@ -10,6 +10,7 @@ pub mod freshness;
 pub mod list;
 pub mod merge;
 pub mod range;
+pub mod reuse;
 pub mod storable;
 pub mod stored_head;
 pub mod targeted;
