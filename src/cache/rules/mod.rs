@@ -7,6 +7,7 @@ pub mod conditional;
 pub mod date;
 pub mod directives;
 pub mod freshness;
+pub mod invalidate;
 pub mod list;
 pub mod merge;
 pub mod range;
