@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["exchange", "http_client"],
     &["template"],
     &["field", "observe"],
-    &["filter", "action", "upstream", "forwarded"],
+    &["filter", "action", "upstream", "cache", "forwarded"],
     &["route", "listen"],
     &["config"],
     &["gateway"],
