@@ -66,9 +66,9 @@ fn frame(key: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 fn write_joined(name: &HeaderName, request: &HeaderMap, key: &mut Vec<u8>) {
-    let begin = key.len();
-    for piece in request.get_all(name).iter().flat_map(|line| list::split(line.as_bytes())) {
-        if key.len() > begin {
+    let pieces = request.get_all(name).iter().flat_map(|line| list::split(line.as_bytes()));
+    for (index, piece) in pieces.enumerate() {
+        if index > 0 {
             key.push(b',');
         }
         key.extend_from_slice(piece);
