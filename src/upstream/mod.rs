@@ -149,7 +149,7 @@ impl Upstream {
         };
         let sessions = sticky.as_ref().map(|sticky| Arc::new(Sessions::new(sticky, &backends)));
         Some(Self {
-            learns_latency: rules.balance.name() == "peak_ewma",
+            learns_latency: rules.balance.learns_latency(),
             rules,
             current: ArcSwap::from_pointee(Current { backends, view, sessions }),
             writer: Mutex::new(()),

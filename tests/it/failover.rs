@@ -3,14 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::harness::gateway_before as start;
 use crate::harness::{Gateway, Mood, Patient, eventually, get, names, reserved_port};
-
-fn start(patients: &[&Patient], yaml: &str) -> Gateway {
-    let fill = |yaml: String, patient: &&Patient| {
-        yaml.replace(&format!("@{}\"", patient.name()), &format!("{}\"", patient.address()))
-    };
-    Gateway::start(&patients.iter().fold(yaml.to_owned(), fill))
-}
 
 /// Clients that ask without a pause while `act` goes on; fails when one of them sees an error. Tells how many requests.
 fn under_load(gateway: &Gateway, clients: usize, act: impl FnOnce(&AtomicUsize)) -> usize {

@@ -5,18 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, GrpcPatient, Mood, Origin, Patient, Request, await_some, eventually, get, names};
-
-/// The document with the addresses of these origins for `@NAME`.
-fn filled(yaml: &str, patients: &[&Patient]) -> String {
-    patients.iter().fold(yaml.to_owned(), |yaml, patient| {
-        yaml.replace(&format!("@{}\"", patient.name()), &format!("{}\"", patient.address()))
-    })
-}
-
-fn start(patients: &[&Patient], yaml: &str) -> Gateway {
-    Gateway::start(&filled(yaml, patients))
-}
+use crate::harness::gateway_before as start;
+use crate::harness::{
+    Gateway, GrpcPatient, Mood, Origin, Patient, Request, await_some, eventually, filled, get, names,
+};
 
 /// What `/upstreams` tells of an upstream.
 fn upstream(gateway: &Gateway, name: &str) -> Value {

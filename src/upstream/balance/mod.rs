@@ -142,6 +142,13 @@ policies! {
     Random => random,
 }
 
+impl Config {
+    /// Whether it must know how long backends take to answer.
+    pub fn learns_latency(&self) -> bool {
+        matches!(self, Self::PeakEwma(_))
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self::RoundRobin(round_robin::Config::default())

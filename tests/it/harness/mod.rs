@@ -18,7 +18,7 @@ pub(crate) use client::{Connection, H2, Request, Response, get};
 pub(crate) use dns::NameServer;
 pub(crate) use gateway::{Gateway, Running, edgeway};
 pub(crate) use origin::{Origin, reserved_port};
-pub(crate) use patient::{GrpcPatient, Mood, Patient};
+pub(crate) use patient::{GrpcPatient, Mood, Patient, filled, gateway_before};
 pub(crate) use wait::{DEADLINE, await_some, eventually};
 pub(crate) use websocket::WebSocket;
 pub(crate) use worker::{Pace, Worker};

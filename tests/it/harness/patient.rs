@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::gateway::Gateway;
 use super::origin::reserved_port;
 use super::wait::DEADLINE;
 use super::wire::{Framing, Stream, Wire};
@@ -27,6 +28,18 @@ pub(crate) enum Mood {
     Silent,
     /// With a reset.
     Reset,
+}
+
+/// Starts a gateway whose document may name these origins: `"@NAME"` stands for an address.
+pub(crate) fn gateway_before(patients: &[&Patient], yaml: &str) -> Gateway {
+    Gateway::start(&filled(yaml, patients))
+}
+
+/// A document with the addresses of these origins put in.
+pub(crate) fn filled(yaml: &str, patients: &[&Patient]) -> String {
+    patients.iter().fold(yaml.to_owned(), |yaml, patient| {
+        yaml.replace(&format!("@{}\"", patient.name()), &format!("{}\"", patient.address()))
+    })
 }
 
 /// An origin whose health the test decides. It stops when dropped.
