@@ -124,8 +124,12 @@ fn however_many_kept_connections_are_dead_the_next_try_gets_a_new_one() {
         eventually("all have a connection", || origin.connections() == 40);
         origin.release();
     });
-    assert_eq!(gateway.get("/again").status, 200);
-    assert_eq!(gateway.log_line(names::log::PATH, "/again")["tries"], 2);
+    let tries = ["/1", "/2", "/3", "/4"].map(|path| {
+        assert_eq!(gateway.get(path).status, 200);
+        gateway.log_line(names::log::PATH, path)["tries"].as_u64().unwrap()
+    });
+    // Now and then Pingora's pool fails to hand out a kept connection, and a request gets a new one at once.
+    assert!(tries.contains(&2) && tries.iter().all(|count| *count <= 2), "{tries:?}");
 }
 
 /// A backend of its own process, that can be killed: another gateway, which answers by itself.
