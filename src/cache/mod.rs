@@ -2,15 +2,21 @@
 //!
 //! [`rules`] has what the RFCs ask for as pure functions. [`record`] is what is stored of a response beside its body.
 
+pub mod config;
 pub mod id;
+pub mod key;
 pub mod object;
+pub mod policy;
 pub mod record;
 pub mod rules;
+pub mod tags;
 pub mod tick;
 pub mod zone;
 
 pub use id::Id;
+pub use key::KeyShape;
 pub use object::{Body, Object};
+pub use policy::Caching;
 pub use record::{Kind, Record, Terms};
 pub use tick::Tick;
 pub use zone::Zone;

@@ -194,6 +194,23 @@ impl DiscoveryStats {
     }
 }
 
+/// What is counted of the cache of one route. Kept over reloads by [`RouteStats::key`].
+#[derive(Debug, Default)]
+pub struct RouteCacheStats {
+    /// Requests that were answered from the cache with what is fresh.
+    pub hit: Counter,
+    /// Requests that nothing was stored for.
+    pub miss: Counter,
+    /// Requests that were answered from the cache with what is stale.
+    pub stale: Counter,
+    /// Requests for which the origin confirmed what is stored.
+    pub revalidated: Counter,
+    /// Requests that the cache had nothing to do with.
+    pub bypass: Counter,
+    /// Requests that shared the response to another one.
+    pub collapsed: Counter,
+}
+
 /// What is counted of the copies of a route's requests. Kept over reloads by [`RouteStats::key`].
 #[derive(Debug, Default)]
 pub struct MirrorStats {
