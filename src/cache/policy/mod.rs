@@ -151,6 +151,11 @@ impl Caching {
         })
     }
 
+    /// Reports what is wrong with a block whose zone is not known.
+    pub fn check<C>(settings: &Settings<C>, around: Around<'_>, at: &Scope<'_>) {
+        Self::build(settings, Parts { zone: Zone::named(""), around, stats: Arc::default() }, at);
+    }
+
     /// Whether the cache has to do with this request at all, and then what it wishes; else why not. A request with a body
     /// has nothing to do with it: the origin may answer by the body (RFC 9110 9.3.1), which is no part of a key.
     pub fn admits(&self, request: &RequestHeader) -> Result<Wishes, Forward> {
