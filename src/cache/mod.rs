@@ -3,6 +3,7 @@
 //! [`rules`] has what the RFCs ask for as pure functions. [`record`] is what is stored of a response beside its body.
 
 pub mod id;
+pub mod memory;
 pub mod object;
 pub mod record;
 pub mod rules;
@@ -10,6 +11,7 @@ pub mod tick;
 pub mod zone;
 
 pub use id::Id;
+pub use memory::Memory;
 pub use object::{Body, Object};
 pub use record::{Kind, Record, Terms};
 pub use tick::Tick;
