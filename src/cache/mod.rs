@@ -5,6 +5,7 @@
 pub mod id;
 pub mod memory;
 pub mod object;
+pub mod purges;
 pub mod record;
 pub mod rules;
 pub mod tick;
@@ -13,6 +14,7 @@ pub mod zone;
 pub use id::Id;
 pub use memory::Memory;
 pub use object::{Body, Object};
+pub use purges::{Purge, Purges, Verdict, What};
 pub use record::{Kind, Record, Terms};
 pub use tick::Tick;
 pub use zone::Zone;
