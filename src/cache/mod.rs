@@ -1,12 +1,15 @@
 //! The HTTP cache: what a shared cache may keep of responses, where it keeps them, and when it may answer with them.
 //!
-//! [`rules`] has what the RFCs ask for as pure functions. [`record`] is what is stored of a response beside its body.
+//! [`rules`] has what the RFCs ask for as pure functions, and [`policy`] puts them together as a route's block says. [`record`]
+//! is what is stored of a response beside its body.
 
 pub mod config;
 pub mod id;
 pub mod key;
+pub mod memory;
 pub mod object;
 pub mod policy;
+pub mod purges;
 pub mod record;
 pub mod rules;
 pub mod tags;
@@ -15,8 +18,10 @@ pub mod zone;
 
 pub use id::Id;
 pub use key::KeyShape;
+pub use memory::Memory;
 pub use object::{Body, Object};
 pub use policy::Caching;
+pub use purges::{Purge, Purges, Verdict, What};
 pub use record::{Kind, Record, Terms};
 pub use tick::Tick;
 pub use zone::Zone;
