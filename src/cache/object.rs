@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::header::{HeaderName, VARY};
@@ -67,6 +67,11 @@ impl Object {
             FoundBody::File(blob) => Body::File(blob),
         };
         Self::new(id, found.record, body)
+    }
+
+    /// Whether a soft purge made it stale.
+    pub fn is_softened(&self) -> bool {
+        self.softened.load(Relaxed)
     }
 
     /// How many bytes it takes in memory.
