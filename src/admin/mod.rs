@@ -1,6 +1,8 @@
 //! Where operators look in and step in: its own listener, and the table of endpoints, one row each.
 
 mod answer;
+mod asked;
+mod cache;
 mod status;
 mod upstreams;
 
@@ -16,6 +18,7 @@ use pingora::protocols::http::ServerSession;
 use crate::gateway::Gateway;
 use crate::listen::Connection;
 use answer::Answer;
+use asked::{Asked, decoded};
 
 /// One endpoint: how and where it is asked, what it tells or does, and how.
 struct Endpoint {
@@ -23,7 +26,7 @@ struct Endpoint {
     /// A segment in braces is whatever stands there.
     path: &'static str,
     about: &'static str,
-    answer: fn(&Gateway, &[String]) -> Answer,
+    answer: fn(&Gateway, &Asked) -> Answer,
 }
 
 const ENDPOINTS: &[Endpoint] = &[
@@ -33,13 +36,18 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/upstreams", "all upstreams and their backends, as JSON", upstreams::list),
     post("/upstreams/{upstream}/backends/{address}/drain", "it takes nothing new", upstreams::drain),
     post("/upstreams/{upstream}/backends/{address}/undrain", "it takes requests again", upstreams::undrain),
+    get("/cache", "all caches and their numbers, as JSON", cache::zones),
+    get("/cache/{cache}", "what is stored, as JSON; `prefix` of the URL, `limit`", cache::list),
+    get("/cache/{cache}/{object}", "all of one, by its id or URL, as JSON", cache::inspect),
+    post("/cache/purge", "of all caches: `url`, `prefix`, `host`, `tag`, `all`; `soft`", cache::purge_all),
+    post("/cache/{cache}/purge", "the same of one", cache::purge),
 ];
 
-const fn get(path: &'static str, about: &'static str, answer: fn(&Gateway, &[String]) -> Answer) -> Endpoint {
+const fn get(path: &'static str, about: &'static str, answer: fn(&Gateway, &Asked) -> Answer) -> Endpoint {
     Endpoint { method: Method::GET, path, about, answer }
 }
 
-const fn post(path: &'static str, about: &'static str, answer: fn(&Gateway, &[String]) -> Answer) -> Endpoint {
+const fn post(path: &'static str, about: &'static str, answer: fn(&Gateway, &Asked) -> Answer) -> Endpoint {
     Endpoint { method: Method::POST, path, about, answer }
 }
 
@@ -64,25 +72,6 @@ impl Endpoint {
     }
 }
 
-/// The text that a segment of a path stands for (RFC 3986 2.1).
-fn decoded(segment: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let (byte, after) = match (first, after) {
-            (b'%', [high, low, after @ ..]) => {
-                let digit = |byte: &u8| char::from(*byte).to_digit(16);
-                ((digit(high)? * 16 + digit(low)?) as u8, after)
-            }
-            (b'%', _) => return None,
-            _ => (*first, after),
-        };
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// The admin side of a gateway.
 pub struct Admin {
     gateway: Arc<Gateway>,
@@ -102,7 +91,10 @@ impl Admin {
                 // A page of some site, opened by an operator, could send it.
                 return Answer::text(StatusCode::FORBIDDEN, "not from a browser\n".to_owned());
             }
-            return (endpoint.answer)(&self.gateway, &parts);
+            return match Asked::new(parts, head.uri.query()) {
+                Some(asked) => (endpoint.answer)(&self.gateway, &asked),
+                None => Answer::text(StatusCode::BAD_REQUEST, "the query cannot be read\n".to_owned()),
+            };
         }
         if let Some((endpoint, _)) = there().next() {
             return Answer::other_method(if endpoint.method == Method::GET { "GET, HEAD" } else { "POST" });

@@ -60,6 +60,7 @@ pub(super) fn compile(config: &Config, environment: &Environment<'_>, issues: &I
         server: build_server(config.runtime.server_header.as_deref(), &runtime.key("server_header")),
         access_log,
         upstreams,
+        zones: BTreeMap::new(),
         drain: config.runtime.drain.0,
     };
     let limits = config.runtime.limits.build(trusted.iter().collect(), &runtime.key("limits"));
