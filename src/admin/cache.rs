@@ -1,14 +1,16 @@
 //! `/cache`: what is stored, and purging it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::answer::Answer;
+use super::answer::{Answer, Later};
 use super::asked::Asked;
-use crate::cache::{Body, Id, Kind, Object, Record, Verdict, What, Zone};
+use crate::cache::disk::{Disk, Listed};
+use crate::cache::{Id, Kind, Object, Record, Verdict, What, Zone};
 use crate::gateway::Gateway;
 use crate::observe::{Counter, TierStats};
 
@@ -25,29 +27,41 @@ pub(super) fn zones(gateway: &Gateway, _: &Asked) -> Answer {
 }
 
 /// The objects of a zone.
-pub(super) fn list(gateway: &Gateway, asked: &Asked) -> Answer {
-    with_zone(gateway, asked, |zone| match asked.value("limit").map_or(Ok(LISTED), str::parse) {
-        Ok(limit) => Answer::json(&objects(zone, asked.value("prefix").unwrap_or_default(), limit.min(MOST_LISTED))),
-        Err(_) => Answer::text(StatusCode::BAD_REQUEST, "`limit` is a number\n".to_owned()),
+pub(super) fn list<'a>(gateway: &'a Gateway, asked: &'a Asked) -> Later<'a> {
+    Box::pin(async move {
+        let zone = match zone(gateway, asked) {
+            Ok(zone) => zone,
+            Err(answer) => return answer,
+        };
+        match asked.value("limit").map_or(Ok(LISTED), str::parse) {
+            Ok(limit) => {
+                let prefix = asked.value("prefix").unwrap_or_default();
+                Answer::json(&objects(&zone, prefix, limit.min(MOST_LISTED)).await)
+            }
+            Err(_) => Answer::text(StatusCode::BAD_REQUEST, "`limit` is a number\n".to_owned()),
+        }
     })
 }
 
 /// All of an object.
-pub(super) fn inspect(gateway: &Gateway, asked: &Asked) -> Answer {
-    with_zone(gateway, asked, |zone| {
-        let key = asked.part(1);
-        let found = find(zone, key);
+pub(super) fn inspect<'a>(gateway: &'a Gateway, asked: &'a Asked) -> Later<'a> {
+    Box::pin(async move {
+        let zone = match zone(gateway, asked) {
+            Ok(zone) => zone,
+            Err(answer) => return answer,
+        };
+        let found = find(&zone, asked.part(1)).await;
         if found.is_empty() {
-            return Answer::text(StatusCode::NOT_FOUND, format!("{} holds no {key}\n", zone.name()));
+            return Answer::text(StatusCode::NOT_FOUND, format!("{} holds no {}\n", zone.name(), asked.part(1)));
         }
-        let found: Vec<_> = found.iter().map(|object| all_of(zone, object)).collect();
+        let found: Vec<_> = found.iter().map(|stored| all_of(&zone, stored)).collect();
         Answer::json(&json!({ "objects": found }))
     })
 }
 
 /// Purges in one zone.
 pub(super) fn purge(gateway: &Gateway, asked: &Asked) -> Answer {
-    with_zone(gateway, asked, |zone| purge_in(&[zone], asked))
+    zone(gateway, asked).map_or_else(|answer| answer, |zone| purge_in(&[&zone], asked))
 }
 
 /// Purges in all zones.
@@ -57,12 +71,10 @@ pub(super) fn purge_all(gateway: &Gateway, asked: &Asked) -> Answer {
     purge_in(&zones, asked)
 }
 
-fn with_zone(gateway: &Gateway, asked: &Asked, answer: impl FnOnce(&Zone) -> Answer) -> Answer {
+fn zone(gateway: &Gateway, asked: &Asked) -> Result<Arc<Zone>, Answer> {
     let name = asked.part(0);
-    match gateway.snapshot().zones.get(name) {
-        Some(zone) => answer(zone),
-        None => Answer::text(StatusCode::NOT_FOUND, format!("no cache is named {name}\n")),
-    }
+    let found = gateway.snapshot().zones.get(name).cloned();
+    found.ok_or_else(|| Answer::text(StatusCode::NOT_FOUND, format!("no cache is named {name}\n")))
 }
 
 fn purge_in(zones: &[&Zone], asked: &Asked) -> Answer {
@@ -82,7 +94,7 @@ fn purge_in(zones: &[&Zone], asked: &Asked) -> Answer {
     let mut faults = Vec::new();
     for zone in zones {
         for what in &whats {
-            match zone.purges.add(what.clone(), soft) {
+            match zone.purges().add(what.clone(), soft) {
                 Ok(_) => zone.stats.purges.inc(),
                 Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
                     return Answer::text(StatusCode::BAD_REQUEST, format!("`{}`: {error}\n", what.kind()));
@@ -106,7 +118,7 @@ fn purge_in(zones: &[&Zone], asked: &Asked) -> Answer {
 }
 
 fn about_zone(zone: &Zone) -> Value {
-    zone.note_tiers();
+    zone.count();
     let stats = &zone.stats;
     let answers = &stats.answers;
     let sum = |counters: &[&Counter]| counters.iter().map(|counter| counter.get()).sum::<u64>();
@@ -145,23 +157,65 @@ fn about_tier(tier: &TierStats) -> Value {
     }
 }
 
-/// The objects of a zone whose URLs begin so, with a scheme or without, in the order of URLs.
-fn objects(zone: &Zone, prefix: &str, limit: usize) -> Value {
-    let mut found: Vec<Arc<Object>> = Vec::new();
+/// An object, wherever it lies.
+struct Stored {
+    id: Id,
+    record: Record,
+    tier: &'static str,
+    /// The length of its body, if that is known here.
+    size: Option<u64>,
+    /// What it takes of its tier.
+    bytes: u64,
+}
+
+impl Stored {
+    fn in_memory(object: &Object) -> Self {
+        let Object { id, record, body, .. } = object;
+        Self { id: *id, record: record.clone(), tier: "memory", size: body.len(), bytes: object.weight() }
+    }
+
+    fn on_disk(Listed { id, record, bytes }: Listed) -> Self {
+        Self { id, record, tier: "disk", size: None, bytes }
+    }
+}
+
+/// The objects of a zone whose URLs begin so, with a scheme or without, in the order of URLs. One that lies in both tiers is
+/// listed as in memory.
+async fn objects(zone: &Zone, prefix: &str, limit: usize) -> Value {
+    let mut found = Vec::new();
     let mut more = false;
     zone.memory.for_each(|object| {
         if begins_with(object.record.url(), prefix) {
             if found.len() < limit {
-                found.push(object.clone());
+                found.push(Stored::in_memory(object));
             } else {
                 more = true;
             }
         }
     });
+    if let Some(disk) = zone.disk() {
+        let known: HashSet<Id> = found.iter().map(|stored| stored.id).collect();
+        let mut rest = on_disk(disk, prefix, limit + 1).await;
+        rest.retain(|listed| !known.contains(&listed.id));
+        more |= found.len() + rest.len() > limit;
+        found.extend(rest.into_iter().map(Stored::on_disk));
+        found.truncate(limit);
+    }
     found.sort_by(|a, b| a.record.url().cmp(b.record.url()).then(a.id.cmp(&b.id)));
     let now = SystemTime::now();
-    let rows: Vec<_> = found.iter().map(|object| row(zone, object, now)).collect();
+    let rows: Vec<_> = found.iter().map(|stored| row(zone, stored, now)).collect();
     json!({ "objects": rows, "more": more })
+}
+
+/// What the disk holds whose URLs begin so; without a scheme, with either.
+async fn on_disk(disk: &Arc<Disk>, prefix: &str, limit: usize) -> Vec<Listed> {
+    if prefix.is_empty() || prefix.contains("://") {
+        return disk.list(prefix, limit).await;
+    }
+    let bare = prefix.strip_prefix("//").unwrap_or(prefix);
+    let mut found = disk.list(&format!("https://{bare}"), limit).await;
+    found.extend(disk.list(&format!("http://{bare}"), limit).await);
+    found
 }
 
 /// Whether a URL begins with a text, which may leave out the scheme, and the `//` with it.
@@ -170,8 +224,8 @@ fn begins_with(url: &str, prefix: &str) -> bool {
     url.starts_with(prefix) || bare.starts_with(prefix.strip_prefix("//").unwrap_or(prefix))
 }
 
-fn row(zone: &Zone, object: &Object, now: SystemTime) -> Value {
-    let Object { id, record, body, .. } = object;
+fn row(zone: &Zone, stored: &Stored, now: SystemTime) -> Value {
+    let Stored { id, record, tier, size, bytes } = stored;
     let age = record.terms.age(now).as_secs();
     json!({
         "id": id.to_string(),
@@ -181,23 +235,24 @@ fn row(zone: &Zone, object: &Object, now: SystemTime) -> Value {
         "state": state(zone, record, age),
         "age": age,
         "ttl": i64::from(record.terms.lifetime) - age.cast_signed(),
-        "size": size(body),
-        "tier": "memory",
+        "size": size,
+        "bytes": bytes,
+        "tier": tier,
         "hits": Value::Null,
     })
 }
 
-fn all_of(zone: &Zone, object: &Object) -> Value {
-    let Record { terms, kind, asked, .. } = &object.record;
-    let fields: Vec<_> = object
+fn all_of(zone: &Zone, stored: &Stored) -> Value {
+    let Record { terms, kind, asked, .. } = &stored.record;
+    let fields: Vec<_> = stored
         .record
         .fields()
         .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
         .collect();
-    let tags: Vec<_> = object.record.tags().map(|tag| format!("{tag:016x}")).collect();
+    let tags: Vec<_> = stored.record.tags().map(|tag| format!("{tag:016x}")).collect();
     let seconds =
         |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
-    let mut all = row(zone, object, SystemTime::now());
+    let mut all = row(zone, stored, SystemTime::now());
     all["asked"] = seconds(asked.time()).into();
     all["received"] = seconds(terms.received()).into();
     all["initial_age"] = (terms.initial_age as f64 / 1e3).into();
@@ -209,7 +264,6 @@ fn all_of(zone: &Zone, object: &Object) -> Value {
     if let Kind::Part(start, total) = kind {
         all["part"] = json!({ "start": start, "total": total });
     }
-    all["weight"] = object.weight().into();
     all["tags"] = tags.into();
     all["fields"] = fields.into();
     all
@@ -224,7 +278,7 @@ const fn kind(kind: Kind) -> &'static str {
 }
 
 fn state(zone: &Zone, record: &Record, age: u64) -> &'static str {
-    match zone.purges.judge(record) {
+    match zone.purges().judge(record) {
         Verdict::Gone => "purged",
         Verdict::Stale => "softly purged",
         Verdict::Valid if age < record.terms.lifetime.into() => "fresh",
@@ -232,35 +286,46 @@ fn state(zone: &Zone, record: &Record, age: u64) -> &'static str {
     }
 }
 
-fn size(body: &Body) -> Option<u64> {
-    match body {
-        Body::Whole(bytes) => Some(bytes.len() as u64),
-    }
-}
-
 /// What lies under an id or under a URL: all its variants.
-fn find(zone: &Zone, key: &str) -> Vec<Arc<Object>> {
+async fn find(zone: &Zone, key: &str) -> Vec<Stored> {
     if let Ok(id) = key.parse::<Id>() {
-        return zone.memory.get(&id).into_iter().collect();
+        if let Some(object) = zone.memory.get(&id) {
+            return vec![Stored::in_memory(&object)];
+        }
+        let Some(disk) = zone.disk() else { return Vec::new() };
+        return disk
+            .get(&id)
+            .await
+            .map(|found| Stored { tier: "disk", ..Stored::in_memory(&Object::found(id, found)) })
+            .into_iter()
+            .collect();
     }
+    let is_it = |url: &str| url.len() <= key.len() + "https://".len() && url.ends_with(key) && begins_with(url, key);
     let mut found = Vec::new();
     zone.memory.for_each(|object| {
-        let url = object.record.url();
-        if url.len() <= key.len() + "https://".len() && url.ends_with(key) && begins_with(url, key) {
-            found.push(object.clone());
+        if is_it(object.record.url()) {
+            found.push(Stored::in_memory(object));
         }
     });
+    if let Some(disk) = zone.disk() {
+        let listed = on_disk(disk, key, MOST_LISTED).await;
+        let rest: Vec<_> = listed
+            .into_iter()
+            .filter(|listed| is_it(listed.record.url()) && found.iter().all(|known| known.id != listed.id))
+            .collect();
+        found.extend(rest.into_iter().map(Stored::on_disk));
+    }
     found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{Terms, Tick};
+    use crate::cache::{Body, Terms, Tick};
     use std::time::Duration;
 
     fn zone() -> Zone {
-        let zone = Zone::in_memory("main", 1 << 20);
+        let zone = Zone::new("main", 1 << 20, Arc::default());
         for (name, lifetime) in [("/a", 60), ("/a/b", 0), ("/c?d", 60)] {
             let url = format!("https://example.com{name}");
             let terms = Terms {
@@ -282,8 +347,8 @@ mod tests {
         listed["objects"].as_array().unwrap().iter().map(|object| object["url"].as_str().unwrap()).collect()
     }
 
-    #[test]
-    fn objects_are_listed_by_the_beginning_of_their_url() {
+    #[tokio::test]
+    async fn objects_are_listed_by_the_beginning_of_their_url() {
         let zone = zone();
         let [a, b, c] = ["https://example.com/a", "https://example.com/a/b", "https://example.com/c?d"];
         for (prefix, limit, listed, more) in [
@@ -296,17 +361,17 @@ mod tests {
             ("", 3, &[a, b, c], false),
             ("example.com/c", 0, &[], true),
         ] {
-            let told = objects(&zone, prefix, limit);
+            let told = objects(&zone, prefix, limit).await;
             assert_eq!((urls(&told), told["more"] == true), (listed.to_vec(), more), "{prefix} {limit}");
         }
-        let rows = objects(&zone, "", 10);
+        let rows = objects(&zone, "", 10).await;
         let row = &rows["objects"][0];
         assert_eq!((&row["status"], &row["size"], &row["tier"]), (&200.into(), &5.into(), &"memory".into()));
         assert_eq!((&row["state"], &rows["objects"][1]["state"]), (&"fresh".into(), &"stale".into()));
     }
 
-    #[test]
-    fn an_object_is_found_by_its_id_and_by_its_url() {
+    #[tokio::test]
+    async fn an_object_is_found_by_its_id_and_by_its_url() {
         let zone = zone();
         let id = Id::of(b"/a").to_string();
         for (key, count) in [
@@ -319,16 +384,16 @@ mod tests {
             ("com/a", 0),
             ("/a", 0),
         ] {
-            assert_eq!(find(&zone, key).len(), count, "{key}");
+            assert_eq!(find(&zone, key).await.len(), count, "{key}");
         }
-        let all = all_of(&zone, &find(&zone, &id)[0]);
+        let all = all_of(&zone, &find(&zone, &id).await[0]);
         assert_eq!(all["fields"], json!([["etag", "\"1\""]]));
         assert_eq!((&all["tags"], &all["stale_if_error"]), (&json!(["0000000000000007"]), &5.into()));
         assert!(all["received"].as_f64().unwrap() > Duration::from_secs(1_700_000_000).as_secs_f64());
     }
 
-    #[test]
-    fn a_purge_says_what_it_purged_and_a_wrong_one_purges_nothing() {
+    #[tokio::test]
+    async fn a_purge_says_what_it_purged_and_a_wrong_one_purges_nothing() {
         for (query, status, states) in [
             ("url=https%3A%2F%2Fexample.com%2Fa", 200, ["purged", "stale", "fresh"]),
             ("prefix=example.com/a&soft", 200, ["softly purged", "softly purged", "fresh"]),
@@ -344,7 +409,7 @@ mod tests {
             let zone = zone();
             let answer = purge_in(&[&zone], &Asked::new(vec!["main".to_owned()], Some(query)).unwrap());
             assert_eq!(answer.status, status, "{query}");
-            let told = objects(&zone, "", 10);
+            let told = objects(&zone, "", 10).await;
             let found: Vec<_> = told["objects"].as_array().unwrap().iter().map(|object| &object["state"]).collect();
             assert_eq!(found, states, "{query}");
         }

@@ -17,7 +17,7 @@ use pingora::protocols::http::ServerSession;
 
 use crate::gateway::Gateway;
 use crate::listen::Connection;
-use answer::Answer;
+use answer::{Answer, Later};
 use asked::{Asked, decoded};
 
 /// One endpoint: how and where it is asked, what it tells or does, and how.
@@ -26,7 +26,14 @@ struct Endpoint {
     /// A segment in braces is whatever stands there.
     path: &'static str,
     about: &'static str,
-    answer: fn(&Gateway, &Asked) -> Answer,
+    answer: How,
+}
+
+/// How an endpoint answers.
+enum How {
+    Now(fn(&Gateway, &Asked) -> Answer),
+    /// It waits for a disk.
+    Later(for<'a> fn(&'a Gateway, &'a Asked) -> Later<'a>),
 }
 
 const ENDPOINTS: &[Endpoint] = &[
@@ -37,18 +44,26 @@ const ENDPOINTS: &[Endpoint] = &[
     post("/upstreams/{upstream}/backends/{address}/drain", "it takes nothing new", upstreams::drain),
     post("/upstreams/{upstream}/backends/{address}/undrain", "it takes requests again", upstreams::undrain),
     get("/cache", "all caches and their numbers, as JSON", cache::zones),
-    get("/cache/{cache}", "what is stored, as JSON; `prefix` of the URL, `limit`", cache::list),
-    get("/cache/{cache}/{object}", "all of one, by its id or URL, as JSON", cache::inspect),
+    slow("/cache/{cache}", "what is stored, as JSON; `prefix` of the URL, `limit`", cache::list),
+    slow("/cache/{cache}/{object}", "all of one, by its id or URL, as JSON", cache::inspect),
     post("/cache/purge", "of all caches: `url`, `prefix`, `host`, `tag`, `all`; `soft`", cache::purge_all),
     post("/cache/{cache}/purge", "the same of one", cache::purge),
 ];
 
 const fn get(path: &'static str, about: &'static str, answer: fn(&Gateway, &Asked) -> Answer) -> Endpoint {
-    Endpoint { method: Method::GET, path, about, answer }
+    Endpoint { method: Method::GET, path, about, answer: How::Now(answer) }
+}
+
+const fn slow(
+    path: &'static str,
+    about: &'static str,
+    answer: for<'a> fn(&'a Gateway, &'a Asked) -> Later<'a>,
+) -> Endpoint {
+    Endpoint { method: Method::GET, path, about, answer: How::Later(answer) }
 }
 
 const fn post(path: &'static str, about: &'static str, answer: fn(&Gateway, &Asked) -> Answer) -> Endpoint {
-    Endpoint { method: Method::POST, path, about, answer }
+    Endpoint { method: Method::POST, path, about, answer: How::Now(answer) }
 }
 
 impl Endpoint {
@@ -83,7 +98,7 @@ impl Admin {
         Self { gateway }
     }
 
-    fn answer(&self, head: &RequestHeader) -> Answer {
+    async fn answer(&self, head: &RequestHeader) -> Answer {
         let path = head.uri.path();
         let there = || ENDPOINTS.iter().filter_map(|endpoint| Some((endpoint, endpoint.parts(path)?)));
         if let Some((endpoint, parts)) = there().find(|(endpoint, _)| endpoint.takes(&head.method)) {
@@ -92,7 +107,10 @@ impl Admin {
                 return Answer::text(StatusCode::FORBIDDEN, "not from a browser\n".to_owned());
             }
             return match Asked::new(parts, head.uri.query()) {
-                Some(asked) => (endpoint.answer)(&self.gateway, &asked),
+                Some(asked) => match endpoint.answer {
+                    How::Now(answer) => answer(&self.gateway, &asked),
+                    How::Later(answer) => answer(&self.gateway, &asked).await,
+                },
                 None => Answer::text(StatusCode::BAD_REQUEST, "the query cannot be read\n".to_owned()),
             };
         }
@@ -112,7 +130,7 @@ impl ServeHttp for Admin {
             connection.begin_request();
         }
         let head = session.req_header();
-        let answer = self.answer(head);
+        let answer = self.answer(head).await;
         let mut response = Response::builder()
             .status(answer.status)
             .header(CONTENT_TYPE, answer.content_type)

@@ -8,7 +8,7 @@ use crate::gateway::Gateway;
 use crate::observe::metrics::{self, About};
 
 pub(super) fn metrics(gateway: &Gateway, _: &Asked) -> Answer {
-    gateway.snapshot().zones.values().for_each(|zone| zone.note_tiers());
+    gateway.snapshot().zones.values().for_each(|zone| zone.count());
     let about =
         About { version: env!("CARGO_PKG_VERSION"), pingora: "0.9.1", started_at: gateway.started_at.as_secs_f64() };
     Answer {
