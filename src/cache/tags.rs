@@ -3,12 +3,7 @@
 use http::header::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
-use super::id::Id;
-
-/// What stands for a tag wherever it is stored.
-pub fn hash(tag: &[u8]) -> u64 {
-    Id::of(tag).bits()
-}
+use super::purges::Purges;
 
 /// The tags in a field's value, which commas or blanks part.
 pub fn split(value: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -18,7 +13,7 @@ pub fn split(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// The hashes of all tags in these fields, each once.
 pub fn read(headers: &HeaderMap, fields: &[HeaderName]) -> SmallVec<[u64; 4]> {
     let lines = fields.iter().flat_map(|name| headers.get_all(name));
-    let mut tags: SmallVec<[u64; 4]> = lines.flat_map(|line| split(line.as_bytes())).map(hash).collect();
+    let mut tags: SmallVec<[u64; 4]> = lines.flat_map(|line| split(line.as_bytes())).map(Purges::tag_hash).collect();
     tags.sort_unstable();
     tags.dedup();
     tags
@@ -36,7 +31,7 @@ mod tests {
         for (name, value) in [(&cache_tag, "a, b,,c"), (&surrogate_key, "b  d"), (&cache_tag, "e")] {
             headers.append(name, value.parse().unwrap());
         }
-        let mut wanted = ["a", "b", "c", "d", "e"].map(|tag| hash(tag.as_bytes()));
+        let mut wanted = ["a", "b", "c", "d", "e"].map(|tag| Purges::tag_hash(tag.as_bytes()));
         wanted.sort_unstable();
         assert_eq!(read(&headers, &[cache_tag.clone(), surrogate_key])[..], wanted);
         assert_eq!(read(&headers, &[]).len(), 0);

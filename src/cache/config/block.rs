@@ -38,10 +38,11 @@ pub struct Settings<C> {
     /// How long a response is fresh that does not say it: a duration, or a mapping. Default: as RFC 9111 4.2.2 guesses.
     pub ttl: TtlConfig,
     /// For how long past its time a response is still served while it is fetched anew (RFC 5861 3); what a response says
-    /// itself counts before this. Default: 0.
+    /// itself counts before this, and one with `s-maxage` is served stale only as far as it says so itself. Never, where it
+    /// says `must-revalidate`, `proxy-revalidate` or `no-cache`. Default: 0.
     pub stale_while_revalidate: HumanDuration,
     /// For how long past its time a response is served when the origin answers 500, 502, 503 or 504 (RFC 5861 4); what a
-    /// response says itself counts before this. Default: 0.
+    /// response says itself counts before this, and what forbids the one above forbids this too. Default: 0.
     pub stale_if_error: HumanDuration,
     /// For how long past its time a response is served when the origin cannot be reached (RFC 9111 4.2.4), unless it says
     /// `must-revalidate`, `proxy-revalidate`, `s-maxage` or `no-cache`. Default: `1h`.
