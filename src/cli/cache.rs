@@ -49,25 +49,25 @@ enum Command {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = true)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
 struct Purge {
     /// This URL; without its scheme, whatever the scheme; may be repeated, as all of these
-    #[arg(long)]
+    #[arg(long, group = "what")]
     url: Vec<String>,
     /// All URLs that begin so
-    #[arg(long)]
+    #[arg(long, group = "what")]
     prefix: Vec<String>,
     /// All of this host
-    #[arg(long)]
+    #[arg(long, group = "what")]
     host: Vec<String>,
     /// All with this tag
-    #[arg(long)]
+    #[arg(long, group = "what")]
     tag: Vec<String>,
     /// All
-    #[arg(long)]
+    #[arg(long, group = "what")]
     all: bool,
     /// Only make them stale: they are confirmed before they are used again
-    #[arg(long, group = "how")]
+    #[arg(long)]
     soft: bool,
 }
 
