@@ -76,7 +76,7 @@ pub(super) fn cache(request: &Request) -> Result<(), String> {
         Command::Ls { prefix, limit } => ls(request, prefix, *limit),
         Command::Stat => {
             let zones = zones(request)?;
-            tell(request, &Value::Array(zones), |zones| stat(zones))
+            tell(request, &Value::Array(zones), stat)
         }
         Command::Inspect { key } => inspect(request, key),
         Command::Purge(purge) => purge.run(request),
@@ -130,8 +130,8 @@ fn ls(request: &Request, prefix: &str, limit: usize) -> Result<(), String> {
                 text(&object["state"]).to_owned(),
                 span(object["age"].as_f64().unwrap_or_default()),
                 span(object["ttl"].as_f64().unwrap_or_default()),
-                object["size"].as_u64().map_or("-".to_owned(), size),
-                object["hits"].as_u64().map_or("-".to_owned(), |hits| hits.to_string()),
+                object["size"].as_u64().map_or_else(|| "-".to_owned(), size),
+                object["hits"].as_u64().map_or_else(|| "-".to_owned(), |hits| hits.to_string()),
                 text(&object["tier"]).to_owned(),
                 shown(text(&object["url"])),
             ]
@@ -149,7 +149,8 @@ fn stat(zones: &[Value]) -> String {
     let mut rows = vec![head];
     for zone in zones {
         let mut name = text(&zone["name"]).to_owned();
-        let mut ratio = zone["hit_ratio"].as_f64().map_or("-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
+        let mut ratio =
+            zone["hit_ratio"].as_f64().map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
         for tier in ["memory", "disk"] {
             let about = &zone[tier];
             if about.is_null() {
@@ -191,7 +192,7 @@ fn inspect(request: &Request, key: &str) -> Result<(), String> {
 /// All of an object, for people.
 fn about(object: &Value) -> String {
     let seconds = |key: &str| object[key].as_f64().unwrap_or_default();
-    let grace = |key: &str| object[key].as_f64().map_or("not said".to_owned(), span);
+    let grace = |key: &str| object[key].as_f64().map_or_else(|| "not said".to_owned(), span);
     let yes = |key: &str| object[key] == true;
     let ago = |key: &str| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -217,7 +218,7 @@ fn about(object: &Value) -> String {
         "part" => line("part", &format!("from byte {}, of {}", object["part"]["start"], object["part"]["total"])),
         _ => line("kind", "names the request fields that tell its variants apart"),
     }
-    line("body", &object["size"].as_u64().map_or("not all there yet".to_owned(), size));
+    line("body", &object["size"].as_u64().map_or_else(|| "not all there yet".to_owned(), size));
     line("lies in", text(&object["tier"]));
     line("asked for", &ago("asked"));
     line("arrived", &format!("{}, then of the age {}", ago("received"), span(seconds("initial_age"))));
