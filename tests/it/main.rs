@@ -8,6 +8,7 @@ mod actions;
 mod admin;
 mod bad;
 mod balancing;
+mod cache_admin;
 mod cli;
 mod conf;
 mod discovery;
