@@ -2,6 +2,7 @@
 //!
 //! [`rules`] has what the RFCs ask for as pure functions. [`record`] is what is stored of a response beside its body.
 
+pub mod disk;
 pub mod id;
 pub mod object;
 pub mod record;

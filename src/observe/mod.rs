@@ -25,7 +25,8 @@ use crate::keep::Keep;
 pub use access_log::AccessLog;
 pub use counters::{
     BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, ConnectionStats, Counter, DiscoveryStats,
-    FilterStats, Gauge, Histogram, MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteStats, UpstreamStats,
+    DiskStats, FilterStats, Gauge, Histogram, MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteStats,
+    UpstreamStats,
 };
 pub use diagnostics::{Diagnostics, Level};
 pub use log_format::Format as LogFormat;
