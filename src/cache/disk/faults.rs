@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,12 +28,11 @@ pub(super) struct Faults {
     logged: Mutex<HashMap<(Doing, io::ErrorKind), Instant>>,
     /// Bodies that could not be read; whoever looks after the directory drops them.
     broken: Mutex<Vec<(Id, Tick)>>,
-    has_broken: AtomicBool,
 }
 
 impl Faults {
     pub(super) fn new(root: PathBuf, stats: Arc<DiskStats>) -> Self {
-        Self { root, stats, logged: Mutex::default(), broken: Mutex::default(), has_broken: AtomicBool::new(false) }
+        Self { root, stats, logged: Mutex::default(), broken: Mutex::default() }
     }
 
     /// Counts a fault, and logs it when its kind was not logged lately.
@@ -66,16 +64,9 @@ impl Faults {
     /// A body that cannot be read: its object is to be dropped.
     pub(super) fn broken(&self, id: Id, generation: Tick) {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).push((id, generation));
-        self.has_broken.store(true, Relaxed);
-    }
-
-    /// Whether `take_broken` has any.
-    pub(super) fn has_broken(&self) -> bool {
-        self.has_broken.load(Relaxed)
     }
 
     pub(super) fn take_broken(&self) -> Vec<(Id, Tick)> {
-        self.has_broken.store(false, Relaxed);
         std::mem::take(&mut *self.broken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -108,8 +99,7 @@ mod tests {
     fn broken_bodies_are_told_once() {
         let faults = Faults::new("/x".into(), Arc::default());
         faults.broken(Id::of(b"a"), Tick(1));
-        assert!(faults.has_broken());
         assert_eq!(faults.take_broken(), [(Id::of(b"a"), Tick(1))]);
-        assert!(!faults.has_broken() && faults.take_broken().is_empty());
+        assert!(faults.take_broken().is_empty());
     }
 }

@@ -64,12 +64,9 @@ impl Store {
         if !self.is_worth_a_look(known) {
             return Some(None);
         }
-        let (file, length) = match self.files.open_now(&self.files.meta(id))? {
-            Ok(opened) => opened,
-            Err(_) => {
-                known.into_iter().for_each(|known| self.forget(id, known.generation));
-                return Some(None);
-            }
+        let Ok((file, length)) = self.files.open_now(&self.files.meta(id))? else {
+            known.into_iter().for_each(|known| self.forget(id, known.generation));
+            return Some(None);
         };
         let length = usize::try_from(length).ok().filter(|length| *length as u64 <= LARGE)?;
         let bytes = files::read_now(&file, 0, length)?.ok().filter(|bytes| bytes.len() == length)?;
@@ -117,7 +114,7 @@ impl Store {
     fn unreadable(&self, id: &Id, error: &io::Error) {
         self.faults.note(Doing::Reading, error);
         if !says_nothing_of_the_file(error) {
-            _ = self.remove(id, None).inspect_err(|error| self.faults.note(Doing::Removing, error));
+            _ = self.drop_unread(id).inspect_err(|error| self.faults.note(Doing::Removing, error));
         }
     }
 

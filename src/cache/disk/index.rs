@@ -23,7 +23,7 @@ const MOST_USES: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Index {
     shards: [Mutex<Shard>; SHARDS],
-    /// The shard that gives the next victim.
+    /// The shard that is asked first for the next victim.
     hand: AtomicUsize,
     count: AtomicUsize,
 }
@@ -156,10 +156,12 @@ impl Index {
         Some(known)
     }
 
-    /// Takes out what goes next. Each shard is asked in turn.
+    /// Takes out what goes next: of the shard with most objects, so that all stay alike; of those alike, each in turn.
     pub(super) fn victim(&self) -> Option<(Id, Known)> {
         let from = self.hand.fetch_add(1, Relaxed);
-        let found = (0..SHARDS).find_map(|step| self.at(from.wrapping_add(step)).victim())?;
+        let in_turn = (0..SHARDS).map(|step| from.wrapping_add(step) % SHARDS);
+        let fullest = in_turn.max_by_key(|shard| self.at(*shard).table.len())?;
+        let found = self.at(fullest).victim()?;
         self.count.fetch_sub(1, Relaxed);
         Some(found)
     }

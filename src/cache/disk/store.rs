@@ -266,6 +266,12 @@ impl Store {
         }
     }
 
+    /// Removes an object whose file cannot be read.
+    pub(super) fn drop_unread(&self, id: &Id) -> io::Result<bool> {
+        let _lock = self.files.lock(id)?;
+        self.take_away(id, None)
+    }
+
     fn is_sound(&self, id: &Id) -> io::Result<bool> {
         let (file, length) = self.files.open(&self.files.meta(id))?;
         let file = files::read(&file, 0, usize::try_from(length).unwrap_or_default())?;
