@@ -101,6 +101,11 @@ impl Budget {
         self.used.load(Relaxed) > self.cap.load(Relaxed)
     }
 
+    /// The limit, in bytes.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Relaxed) * BLOCK
+    }
+
     /// Bytes in use.
     pub(super) fn bytes(&self) -> u64 {
         self.used.load(Relaxed) * BLOCK

@@ -229,6 +229,16 @@ impl Disk {
         self.store.budget.bytes()
     }
 
+    /// The most bytes that it may use.
+    pub fn limit(&self) -> u64 {
+        self.store.budget.limit()
+    }
+
+    /// How many objects were removed to make room.
+    pub fn evictions(&self) -> u64 {
+        self.store.stats.evictions.get()
+    }
+
     /// How many objects are known.
     pub fn len(&self) -> usize {
         self.store.index.len()
