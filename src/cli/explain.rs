@@ -7,6 +7,7 @@ use clap::Args;
 use http::{Method, Uri, Version};
 use pingora::http::RequestHeader;
 
+use crate::cache::Id;
 use crate::exchange::{Exchange, Scheme};
 use crate::gateway;
 use crate::proxy::understand;
@@ -132,6 +133,7 @@ fn tell_route(told: &mut String, route: &Route, head: &RequestHeader, exchange: 
         Action::Respond(respond) => tell_reply(told, "respond", &respond.reply(&facts)),
         Action::Proxy(target) => {
             let path = exchange.path(head);
+            tell_cache(told, route, head, &facts);
             let rewritten = route.rewrite.as_ref().map(|rewrite| rewrite.apply(path, &facts));
             let _ = writeln!(told, "rewrite   {}", rewritten.as_deref().unwrap_or("none"));
             let total: u32 = target.shares().map(|(weight, _)| weight).sum();
@@ -150,6 +152,21 @@ fn tell_route(told: &mut String, route: &Route, head: &RequestHeader, exchange: 
         }
     }
     Ok(())
+}
+
+/// Where the response is looked up, and by what.
+fn tell_cache(told: &mut String, route: &Route, head: &RequestHeader, facts: &crate::exchange::Facts<'_>) {
+    let Some(cached) = &route.cache else { return };
+    let caching = &cached.caching;
+    if let Err(why) = cached.admits(head, facts.exchange) {
+        let _ = writeln!(told, "cache     {} (the request is not looked up)", why.as_str());
+        return;
+    }
+    let mut key = Vec::new();
+    caching.key.write(facts, &mut key);
+    let not = if cached.may_store(head, facts.exchange) { "" } else { " (nothing is stored)" };
+    let _ = writeln!(told, "cache     {}, as {}{not}", caching.zone.name(), caching.key.url(facts));
+    let _ = writeln!(told, "  key     {} ({})", Id::of(&key), caching.key.describe());
 }
 
 /// Why this backend, and how many of how many it was chosen from, where there was a choice.

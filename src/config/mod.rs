@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::{listen, observe, route, upstream};
+use crate::{cache, listen, observe, route, upstream};
 
 /// The document: one file, or several joined by `include`.
 ///
@@ -32,6 +32,8 @@ pub struct Config {
     pub listeners: crate::units::OneOrMany<listen::Config>,
     /// Groups of backends, by name.
     pub upstreams: BTreeMap<String, upstream::Config>,
+    /// Where responses are stored, by name, for the routes that cache.
+    pub caches: BTreeMap<String, cache::config::ZoneConfig>,
     /// Which requests go where.
     pub sites: Vec<route::SiteConfig>,
     /// More files of the same shape, by path or glob, relative to this file. Lists are appended, maps are joined.

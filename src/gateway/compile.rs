@@ -1,12 +1,14 @@
 //! `Config` to `Snapshot`: builds each part, resolves the names between them, collects every fault.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderValue;
 
 use super::snapshot::Snapshot;
+use crate::cache::Zone;
+use crate::cache::config::ZoneConfig;
 use crate::config::Config;
 use crate::config::process::Admin;
 use crate::diag::{Issues, Scope};
@@ -48,18 +50,20 @@ pub(super) fn compile(config: &Config, environment: &Environment<'_>, issues: &I
     let named = build_upstreams(config, &resolved, keep, &root);
     let mut upstreams: BTreeMap<String, Arc<Upstream>> =
         named.iter().filter_map(|(name, upstream)| Some((name.clone(), upstream.clone()?))).collect();
-    let (routes, used) = build_routes(config, environment, &named, &mut upstreams, &resolved, issues);
+    let zones = build_zones(config, environment, &root);
+    let used = build_routes(config, environment, (&named, &zones), &mut upstreams, &resolved, issues);
     warn_of_unused(config, &used, &root);
     let (level, access_log) = config.log.build(keep, environment.stats, &root.key("log"));
     let runtime = root.key("runtime");
     let trusted = &config.runtime.trusted_proxies;
     let snapshot = Snapshot {
         generation: environment.generation,
-        routes,
+        routes: used.routes,
         forwarded: Forwarded::build(&config.runtime.forwarded, trusted),
         server: build_server(config.runtime.server_header.as_deref(), &runtime.key("server_header")),
         access_log,
         upstreams,
+        zones: zones.into_iter().filter_map(|(name, zone)| Some((name, zone?))).collect(),
         drain: config.runtime.drain.0,
     };
     let limits = config.runtime.limits.build(trusted.iter().collect(), &runtime.key("limits"));
@@ -130,14 +134,64 @@ fn build_upstreams(
     config.upstreams.iter().map(build).collect()
 }
 
+/// The caches that the document names; where it names none and something is cached, the built-in one.
+fn build_zones(
+    config: &Config,
+    environment: &Environment<'_>,
+    root: &Scope<'_>,
+) -> BTreeMap<String, Option<Arc<Zone>>> {
+    let &Environment { keep, folder, .. } = environment;
+    let at = root.key("caches");
+    if config.caches.is_empty() {
+        let is_on = |cache: &Option<route::cache::Config>| cache.as_ref().is_some_and(route::cache::Config::is_on);
+        let caches = |site: &route::SiteConfig| {
+            is_on(&site.cache) || site.routes.iter().flatten().any(|route| is_on(&route.cache))
+        };
+        let name = ZoneConfig::DEFAULT;
+        let zone = || Zone::build(name, &ZoneConfig::default(), keep, &at);
+        return config.sites.iter().any(caches).then(|| (name.to_owned(), zone())).into_iter().collect();
+    }
+    let mut folders = Vec::<(PathBuf, String)>::new();
+    let build = |(name, zone): (&String, &ZoneConfig)| {
+        let place = at.key(name);
+        if name.is_empty() || name.contains(|c: char| "/?#%".contains(c) || c.is_whitespace() || c.is_control()) {
+            let hint = "names stand in URLs of the admin listener: write letters, digits, `-` and `_`".to_owned();
+            place.error_key(format!("`{}` is no name for a cache", name.escape_debug()), Some(hint));
+        }
+        let zone = zone.under(folder);
+        if let Some(disk) = &zone.disk {
+            let overlaps = |taken: &PathBuf| taken.starts_with(&disk.path) || disk.path.starts_with(taken);
+            if let Some((_, other)) = folders.iter().find(|(taken, _)| overlaps(taken)) {
+                place.key("disk").key("path").error_hint(
+                    format!("the cache `{other}` has this folder, or one above or below it"),
+                    "give each cache a folder of its own",
+                );
+            }
+            folders.push((disk.path.clone(), name.clone()));
+        }
+        (name.clone(), Zone::build(name, &zone, keep, &place))
+    };
+    config.caches.iter().map(build).collect()
+}
+
+/// The routes, and the names that they use.
+struct Used {
+    routes: Routes,
+    upstreams: BTreeSet<String>,
+    zones: BTreeSet<String>,
+}
+
+/// The upstreams and caches that routes may name; `None` for those with faults of their own.
+type Named<'a> = (&'a BTreeMap<String, Option<Arc<Upstream>>>, &'a BTreeMap<String, Option<Arc<Zone>>>);
+
 fn build_routes(
     config: &Config,
     environment: &Environment<'_>,
-    named: &BTreeMap<String, Option<Arc<Upstream>>>,
+    (named, zones): Named<'_>,
     all: &mut BTreeMap<String, Arc<Upstream>>,
     resolved: &Resolved,
     issues: &Issues,
-) -> (Routes, BTreeSet<String>) {
+) -> Used {
     let &Environment { keep, folder, .. } = environment;
     let mut written = BTreeMap::<String, String>::new();
     let mut in_place = |label: &str, upstream: &upstream::Config, at: &Scope<'_>| {
@@ -154,14 +208,27 @@ fn build_routes(
         all.insert(label, Arc::clone(&built));
         Some(built)
     };
-    let mut context = route::Context { upstreams: named, in_place: &mut in_place, used: BTreeSet::new(), keep, folder };
+    let mut context = route::Context {
+        upstreams: named,
+        in_place: &mut in_place,
+        used: BTreeSet::new(),
+        zones,
+        used_zones: BTreeSet::new(),
+        keep,
+        folder,
+    };
     let routes = route::build(&config.sites, &mut context, issues);
-    let used = std::mem::take(&mut context.used);
-    (routes, used)
+    Used { routes, upstreams: std::mem::take(&mut context.used), zones: std::mem::take(&mut context.used_zones) }
 }
 
-fn warn_of_unused(config: &Config, used: &BTreeSet<String>, root: &Scope<'_>) {
-    for name in config.upstreams.keys().filter(|name| !used.contains(*name)) {
+fn warn_of_unused(config: &Config, used: &Used, root: &Scope<'_>) {
+    for name in config.caches.keys().filter(|name| !used.zones.contains(*name)) {
+        root.key("caches").key(name).warn(
+            format!("no route stores in the cache `{name}`"),
+            format!("remove it, or give a route `cache: {name}`"),
+        );
+    }
+    for name in config.upstreams.keys().filter(|name| !used.upstreams.contains(*name)) {
         root.key("upstreams").key(name).warn(
             format!("no route leads to the upstream `{name}`"),
             format!("remove it, or send requests to it, as in `proxy: {name}`"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::runtime::Handle;
 
+use crate::cache::Zone;
 use crate::forwarded::Forwarded;
 use crate::observe::AccessLog;
 use crate::route::{Route, Routes};
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub access_log: AccessLog,
     /// The upstreams by name, those in place among them.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// The caches by name.
+    pub zones: BTreeMap<String, Arc<Zone>>,
     /// How long requests under way may take to finish after SIGTERM.
     pub drain: Duration,
 }

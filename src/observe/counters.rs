@@ -1,5 +1,6 @@
 //! What is counted: plain atomics, grouped by what they count. A request holds its groups' handles since `build`.
 
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -50,31 +51,69 @@ impl Gauge {
     }
 }
 
-/// The upper bounds of [`Histogram`]'s buckets, in microseconds; one more bucket holds what is above all.
-pub const BUCKETS_US: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 10_000_000,
-    60_000_000,
-];
+/// How many bounds a [`Histogram`] has.
+pub const BOUNDS: usize = 14;
+
+/// Which spans a [`Histogram`] tells apart.
+pub trait Scale {
+    /// The upper bounds of its buckets, in nanoseconds; one more bucket holds what is above all.
+    const BOUNDS_NS: [u64; BOUNDS];
+}
+
+/// For what waits for a network: 500 µs to a minute.
+#[derive(Debug, Default)]
+pub struct Waiting;
+
+impl Scale for Waiting {
+    const BOUNDS_NS: [u64; BOUNDS] = scaled(
+        1_000,
+        [
+            500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+            10_000_000, 60_000_000,
+        ],
+    );
+}
+
+/// For what is found in memory or on a disk: 250 ns to 100 ms.
+#[derive(Debug, Default)]
+pub struct Finding;
+
+impl Scale for Finding {
+    const BOUNDS_NS: [u64; BOUNDS] = scaled(
+        10,
+        [25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000],
+    );
+}
+
+const fn scaled(by: u64, mut bounds: [u64; BOUNDS]) -> [u64; BOUNDS] {
+    let mut at = 0;
+    while at < BOUNDS {
+        bounds[at] *= by;
+        at += 1;
+    }
+    bounds
+}
 
 /// How spans of time are spread.
 #[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS_US.len() + 1],
-    sum_us: AtomicU64,
+pub struct Histogram<S = Waiting> {
+    buckets: [AtomicU64; BOUNDS + 1],
+    sum_ns: AtomicU64,
+    scale: PhantomData<S>,
 }
 
-impl Histogram {
+impl<S: Scale> Histogram<S> {
     /// Counts one span of time.
     pub fn observe(&self, span: Duration) {
-        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let bucket = BUCKETS_US.iter().position(|bound| micros <= *bound).unwrap_or(BUCKETS_US.len());
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = S::BOUNDS_NS.iter().position(|bound| nanos <= *bound).unwrap_or(BOUNDS);
         self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_us.fetch_add(micros, Relaxed);
+        self.sum_ns.fetch_add(nanos, Relaxed);
     }
 
-    /// The count of each bucket (not cumulative), and the sum of all spans in microseconds.
-    pub fn read(&self) -> ([u64; BUCKETS_US.len() + 1], u64) {
-        (std::array::from_fn(|bucket| self.buckets[bucket].load(Relaxed)), self.sum_us.load(Relaxed))
+    /// The count of each bucket (not cumulative), and the sum of all spans in nanoseconds.
+    pub fn read(&self) -> ([u64; BOUNDS + 1], u64) {
+        (std::array::from_fn(|bucket| self.buckets[bucket].load(Relaxed)), self.sum_ns.load(Relaxed))
     }
 }
 
@@ -256,6 +295,67 @@ pub struct ConcurrencyStats {
     pub limit: Gauge,
 }
 
+/// What is counted of the responses of a route that has a cache. Kept over reloads by [`RouteStats::key`].
+#[derive(Debug, Default)]
+pub struct RouteCacheStats {
+    /// Answered with what was stored, fresh.
+    pub hit: Counter,
+    /// Asked of the upstream, for nothing that fits was stored.
+    pub miss: Counter,
+    /// Answered with what was stored, stale.
+    pub stale: Counter,
+    /// Answered with what was stored, after the upstream confirmed it.
+    pub revalidated: Counter,
+    /// Asked of the upstream without a look at what is stored.
+    pub bypass: Counter,
+    /// Answered with what another request had asked for.
+    pub collapsed: Counter,
+}
+
+/// What is counted of a place where responses are stored. Kept over reloads by its name.
+#[derive(Debug, Default)]
+pub struct ZoneStats {
+    /// How its routes answered.
+    pub answers: RouteCacheStats,
+    /// Responses that were stored.
+    pub stored: Counter,
+    /// Responses that might not be stored, though it was looked for them here.
+    pub uncacheable: Counter,
+    /// Responses that were being stored when the upstream or the disk failed.
+    pub fill_errors: Counter,
+    /// Purges that were noted here.
+    pub purges: Counter,
+    /// Looking for an id, in memory and on disk.
+    pub lookup: Histogram<Finding>,
+    /// What lies in memory.
+    pub memory: TierStats,
+    /// What lies on disk.
+    pub disk: TierStats,
+}
+
+/// What lies in one tier of a zone. Whoever reads these numbers lets the zone set them before.
+#[derive(Debug, Default)]
+pub struct TierStats {
+    /// Bytes that it takes.
+    pub bytes: Gauge,
+    /// Bytes that it may take; 0: there is no such tier.
+    pub limit: Gauge,
+    /// How many objects there are.
+    pub objects: Gauge,
+    /// How many had to go for others, so far.
+    pub evictions: Gauge,
+}
+
+impl TierStats {
+    /// Sets them all.
+    pub fn set(&self, bytes: u64, limit: u64, objects: usize, evictions: u64) {
+        let gauges = [&self.bytes, &self.limit, &self.objects, &self.evictions];
+        for (gauge, value) in gauges.iter().zip([bytes, limit, objects as u64, evictions]) {
+            gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+}
+
 /// The open connections to a backend whose connections are limited. Kept by [`BackendStats::key`].
 #[derive(Debug, Default)]
 pub struct OpenConnections(pub Gauge);
@@ -310,13 +410,13 @@ mod tests {
 
     #[test]
     fn a_span_falls_into_the_bucket_that_ends_at_or_above_it() {
-        let histogram = Histogram::default();
+        let histogram = Histogram::<Waiting>::default();
         for micros in [1, 500, 501, 1_000_000, 99_000_000] {
             histogram.observe(Duration::from_micros(micros));
         }
         let (buckets, sum) = histogram.read();
         assert_eq!((buckets[0], buckets[1], buckets[10], buckets[14]), (2, 1, 1, 1));
-        assert_eq!(sum, 100_001_002);
+        assert_eq!(sum, 100_001_002_000);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use prometheus::TextEncoder;
 use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
 
 use super::counters::{
-    BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, Counter, DiscoveryStats, FilterStats, Histogram,
-    MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteStats, UpstreamStats,
+    BOUNDS, BackendStats, ByClass, CircuitStats, ConcurrencyStats, Counter, DiscoveryStats, FilterStats, Finding,
+    Gauge, Histogram, MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteCacheStats, RouteStats, Scale,
+    TierStats, UpstreamStats, Waiting, ZoneStats,
 };
 use super::process_usage::ProcessUsage;
 use crate::keep::Keep;
@@ -55,6 +56,8 @@ enum Source {
     Concurrency(fn(&ConcurrencyStats, &mut Series)),
     Connections(fn(&OpenConnections, &mut Series)),
     Discovery(fn(&DiscoveryStats, &mut Series)),
+    RouteCache(fn(&RouteCacheStats, &mut Series)),
+    Zone(fn(&ZoneStats, &mut Series)),
 }
 
 /// Writes the table: `kind name {labels} "help" = source |what, series| …;`
@@ -155,6 +158,29 @@ metrics! {
     GAUGE "edgeway_upstream_discovery_good_timestamp_seconds" {"upstream"} "When all that an upstream asks for its servers was last known to be good, in seconds since 1970."
         = Discovery |discovery, series| series.known(Some(discovery.good_at.get() as f64).filter(|at| *at > 0.0));
 
+    COUNTER "edgeway_cache_responses_total" {"site", "route", "result"} "How a route with a cache answered: with what was stored (`hit`), and `stale`, or `revalidated` by the upstream; with what another request had asked for (`collapsed`); from the upstream, as nothing was stored (`miss`) or it was not looked for (`bypass`)."
+        = RouteCache |cache, series| series.answers(cache);
+    COUNTER "edgeway_cache_zone_responses_total" {"zone", "result"} "The same, of all routes of a zone."
+        = Zone |zone, series| series.answers(&zone.answers);
+    COUNTER "edgeway_cache_fills_total" {"zone", "result"} "Responses that were asked for because they were not stored: `stored`, `uncacheable`, or `failed` while they were being stored."
+        = Zone |zone, series| {
+            series.counter(&["stored"], &zone.stored);
+            series.counter(&["uncacheable"], &zone.uncacheable);
+            series.counter(&["failed"], &zone.fill_errors);
+        };
+    COUNTER "edgeway_cache_purges_total" {"zone"} "Purges that this process was told."
+        = Zone |zone, series| series.counter(&[], &zone.purges);
+    HISTOGRAM "edgeway_cache_lookup_seconds" {"zone"} "Looking for a stored response, in memory and on disk."
+        = Zone |zone, series| series.histogram(&zone.lookup);
+    GAUGE "edgeway_cache_bytes" {"zone", "tier"} "What the stored responses take in `memory` and on `disk`."
+        = Zone |zone, series| series.tiers(zone, |tier| &tier.bytes);
+    GAUGE "edgeway_cache_limit_bytes" {"zone", "tier"} "What they may take."
+        = Zone |zone, series| series.tiers(zone, |tier| &tier.limit);
+    GAUGE "edgeway_cache_objects" {"zone", "tier"} "How many responses are stored."
+        = Zone |zone, series| series.tiers(zone, |tier| &tier.objects);
+    COUNTER "edgeway_cache_evictions_total" {"zone", "tier"} "Stored responses that had to go for others."
+        = Zone |zone, series| series.tiers(zone, |tier| &tier.evictions);
+
     COUNTER "edgeway_connections_total" {} "Connections accepted from clients."
         = Process |scrape, series| series.counter(&[], &scrape.process.connections.accepted);
     GAUGE "edgeway_connections_open" {} "Connections of clients open now."
@@ -218,6 +244,7 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
     let upstreams = shown(keep.all::<UpstreamStats>(), |upstream| {
         upstream.retries_refused.get() + upstream.refused.iter().map(Counter::get).sum::<u64>() != 0
     });
+    let caches = shown(keep.all::<RouteCacheStats>(), |cache| answers(cache).iter().any(|(_, count)| count.get() > 0));
     let mut text = String::with_capacity(16 * 1024);
     for row in TABLE {
         let mut series = Series { labels: row.labels, base: Vec::new(), metrics: Vec::new() };
@@ -233,6 +260,8 @@ pub fn render(process: &ProcessStats, keep: &Keep, about: About<'_>) -> String {
             Source::Concurrency(read) => series.each(&keep.all(), read),
             Source::Connections(read) => series.each(&keep.all(), read),
             Source::Discovery(read) => series.each(&keep.all(), read),
+            Source::RouteCache(read) => series.each(&caches, read),
+            Source::Zone(read) => series.each(&keep.all(), read),
         }
         // The encoder takes a family without series for a mistake.
         if !series.metrics.is_empty() {
@@ -261,15 +290,17 @@ pub fn markdown() -> String {
         let labels: Vec<_> = row.labels.iter().map(|label| format!("`{label}`")).collect();
         text += &format!("| `{}` | {kind} | {} | {} |\n", row.name, labels.join(", "), row.help);
     }
-    let bounds: Vec<_> = BUCKETS_US.iter().map(|bound| seconds(*bound).to_string()).collect();
+    let bounds = |bounds: [u64; BOUNDS]| bounds.map(|bound| seconds(bound).to_string()).join(", ");
     text += &format!(
-        "\nA class is the first digit of the status: {}.\nThe buckets of the histograms end at {} seconds and infinity.\n\
+        "\nA class is the first digit of the status: {}.\nThe buckets of the histograms end at {} seconds and infinity; \
+         those of `edgeway_cache_lookup_seconds` at {} seconds and infinity.\n\
          \nA histogram appears with its first observation. Routes, backends and upstreams that have not been used yet show \
          zero counters while there are at most {ZERO_SERIES} of them; with more, each appears with its first request, so \
          that ten thousand quiet routes do not weigh on every scrape. A used route makes about 27 lines.\n\
          What a document no longer names is no longer shown.\n",
         ByClass::CLASSES.map(|class| format!("`{class}`")).join(", "),
-        bounds.join(", "),
+        bounds(Waiting::BOUNDS_NS),
+        bounds(Finding::BOUNDS_NS),
     );
     text
 }
@@ -289,8 +320,21 @@ fn is_touched(backend: &BackendStats) -> bool {
         || backend.state.get() != 0
 }
 
-fn seconds(micros: u64) -> f64 {
-    micros as f64 / 1e6
+/// How responses of a cache came about, by label.
+fn answers(cache: &RouteCacheStats) -> [(&'static str, &Counter); 6] {
+    let RouteCacheStats { hit, miss, stale, revalidated, bypass, collapsed } = cache;
+    [
+        ("hit", hit),
+        ("miss", miss),
+        ("stale", stale),
+        ("revalidated", revalidated),
+        ("bypass", bypass),
+        ("collapsed", collapsed),
+    ]
+}
+
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
 }
 
 /// The series of one metric.
@@ -345,14 +389,29 @@ impl Series {
         }
     }
 
-    fn histogram(&mut self, histogram: &Histogram) {
-        let (counts, sum_us) = histogram.read();
+    fn answers(&mut self, cache: &RouteCacheStats) {
+        for (result, count) in answers(cache) {
+            self.counter(&[result], count);
+        }
+    }
+
+    /// One number of each tier that there is.
+    fn tiers(&mut self, zone: &ZoneStats, number: fn(&TierStats) -> &Gauge) {
+        for (name, tier) in [("memory", &zone.memory), ("disk", &zone.disk)] {
+            if tier.limit.get() > 0 {
+                self.value(&[name], number(tier).get() as f64);
+            }
+        }
+    }
+
+    fn histogram<S: Scale>(&mut self, histogram: &Histogram<S>) {
+        let (counts, sum_ns) = histogram.read();
         let total = counts.iter().sum();
         if total == 0 {
             return;
         }
         let mut cumulative = 0;
-        let buckets = BUCKETS_US.iter().zip(counts).map(|(bound, count)| {
+        let buckets = S::BOUNDS_NS.iter().zip(counts).map(|(bound, count)| {
             cumulative += count;
             let mut bucket = proto::Bucket::default();
             bucket.set_upper_bound(seconds(*bound));
@@ -362,7 +421,7 @@ impl Series {
         let mut read = proto::Histogram::default();
         read.set_bucket(buckets.collect());
         read.set_sample_count(total);
-        read.set_sample_sum(seconds(sum_us));
+        read.set_sample_sum(seconds(sum_ns));
         self.metric(&[]).set_histogram(read);
     }
 }
@@ -474,6 +533,31 @@ mod tests {
         }
         assert!(samples["process_resident_memory_bytes"] > 1e6);
         assert!(samples["process_open_fds"] >= 3.0);
+    }
+
+    #[test]
+    fn a_scrape_tells_of_the_caches() {
+        let (process, keep) = (ProcessStats::default(), Keep::default());
+        let route = keep.get_or(&RouteStats::key("example.com", "a"), RouteCacheStats::default);
+        let zone = keep.get_or("main", ZoneStats::default);
+        route.hit.inc();
+        zone.answers.collapsed.inc();
+        zone.memory.set(1_000, 2_000, 3, 4);
+        zone.lookup.observe(Duration::from_nanos(300));
+        let samples = parsed(&render(&process, &keep, ABOUT));
+        for (series, value) in [
+            (r#"edgeway_cache_responses_total{site="example.com",route="a",result="hit"}"#, Some(1.0)),
+            (r#"edgeway_cache_responses_total{site="example.com",route="a",result="miss"}"#, Some(0.0)),
+            (r#"edgeway_cache_zone_responses_total{zone="main",result="collapsed"}"#, Some(1.0)),
+            (r#"edgeway_cache_bytes{zone="main",tier="memory"}"#, Some(1_000.0)),
+            (r#"edgeway_cache_evictions_total{zone="main",tier="memory"}"#, Some(4.0)),
+            (r#"edgeway_cache_bytes{zone="main",tier="disk"}"#, None),
+            (r#"edgeway_cache_lookup_seconds_bucket{zone="main",le="0.00000025"}"#, Some(0.0)),
+            (r#"edgeway_cache_lookup_seconds_bucket{zone="main",le="0.0000005"}"#, Some(1.0)),
+            (r#"edgeway_cache_lookup_seconds_sum{zone="main"}"#, Some(3e-7)),
+        ] {
+            assert_eq!(samples.get(series), value.as_ref(), "{series}");
+        }
     }
 
     #[test]

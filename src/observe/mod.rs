@@ -24,8 +24,9 @@ use crate::keep::Keep;
 
 pub use access_log::AccessLog;
 pub use counters::{
-    BUCKETS_US, BackendStats, ByClass, CircuitStats, ConcurrencyStats, ConnectionStats, Counter, DiscoveryStats,
-    FilterStats, Gauge, Histogram, MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteStats, UpstreamStats,
+    BackendStats, ByClass, CircuitStats, ConcurrencyStats, ConnectionStats, Counter, DiscoveryStats, FilterStats,
+    Finding, Gauge, Histogram, MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteCacheStats, RouteStats,
+    TierStats, UpstreamStats, ZoneStats,
 };
 pub use diagnostics::{Diagnostics, Level};
 pub use log_format::Format as LogFormat;

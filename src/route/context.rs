@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cache::Zone;
 use crate::diag::{Scope, suggest};
 use crate::keep::Keep;
 use crate::upstream::{self, Upstream};
@@ -19,6 +20,10 @@ pub struct Context<'a> {
     pub in_place: &'a mut InPlace<'a>,
     /// The upstreams that some route leads to.
     pub used: BTreeSet<String>,
+    /// The caches by name, the built-in one among them; `None` for those with faults of their own.
+    pub zones: &'a BTreeMap<String, Option<Arc<Zone>>>,
+    /// The caches that some route stores in.
+    pub used_zones: BTreeSet<String>,
     /// What outlives a reload.
     pub keep: &'a Keep,
     /// Where relative paths of files begin: the folder of the document.

@@ -190,6 +190,8 @@ mod tests {
             upstreams: &upstreams,
             in_place: &mut in_place,
             used: BTreeSet::new(),
+            zones: &BTreeMap::new(),
+            used_zones: BTreeSet::new(),
             keep: &keep,
             folder: Path::new(""),
         };

@@ -4,6 +4,7 @@
 //! and exactly one action.
 
 mod branches;
+pub mod cache;
 pub mod condition;
 mod context;
 mod entry;
@@ -31,6 +32,7 @@ use crate::observe::RouteStats;
 use crate::units::OneOrMany;
 use crate::upstream::retry::{self, Retry};
 
+use cache::Cached;
 pub use context::{Context, InPlace};
 use host::{HostPattern, Hosts};
 use mirror::Mirror;
@@ -51,6 +53,8 @@ pub struct SiteConfig {
     pub filters: Vec<filter::Config>,
     /// Header changes for all routes of the site, before those of the route.
     pub headers: Option<headers::Config>,
+    /// Whether responses are cached, for all routes of the site that forward requests and do not say otherwise.
+    pub cache: Option<cache::Config>,
     /// Own error pages, by status. They replace the gateway's own replies only, never those of an upstream.
     pub errors: error_pages::Config,
     /// The routes. The most exact one wins, whatever their order.
@@ -78,6 +82,8 @@ pub struct RouteConfig {
     pub priority: i32,
     /// Its filters, in the order of running, after those of the site.
     pub filters: Vec<filter::Config>,
+    /// Whether responses are cached: `true`, `false`, the name of a zone, or how. Default: as the site says, else `false`.
+    pub cache: Option<cache::Config>,
     /// Header changes, after those of the site.
     pub headers: Option<headers::Config>,
     /// Own error pages, before those of the site.
@@ -133,6 +139,8 @@ pub struct Route {
     pub retry: Option<Retry>,
     /// Who gets copies of its requests.
     pub mirror: Option<Arc<Mirror>>,
+    /// How responses are cached; `None`: they are not.
+    pub cache: Option<Arc<Cached>>,
     /// What it does in the end.
     pub action: Action,
     /// What is counted of it.
@@ -197,6 +205,7 @@ struct Shared {
     filters: Chain,
     headers: Option<HeaderOps>,
     errors: ErrorPages,
+    cache: Option<cache::Config>,
 }
 
 impl SiteConfig {
@@ -230,6 +239,10 @@ impl SiteConfig {
             (Some(routes), None) => routes,
             (None, Some(short)) => std::slice::from_ref(short),
         };
+        if shared.cache.is_some() && !list.iter().any(RouteConfig::is_forwarded) {
+            at.key("cache")
+                .warn("nothing is forwarded on this site", "only answers of an upstream are cached; remove it");
+        }
         for (position, route) in list.iter().enumerate() {
             let in_list = at.key("routes");
             let item = in_list.index(position);
@@ -242,7 +255,7 @@ impl SiteConfig {
         }
     }
 
-    fn build_shared(&self, context: &Context<'_>, at: &Scope<'_>) -> Shared {
+    fn build_shared(&self, context: &mut Context<'_>, at: &Scope<'_>) -> Shared {
         let label: Box<str> = self.hosts.first().map_or("*", String::as_str).into();
         let owner = RouteStats::key(&label, "");
         let build = BuildContext { captures: &[], keep: context.keep, owner: &owner };
@@ -250,6 +263,7 @@ impl SiteConfig {
             filters: Chain::build(&self.filters, &build, &at.key("filters")),
             headers: self.headers.as_ref().and_then(|config| HeaderOps::build(config, &[], &at.key("headers"))),
             errors: ErrorPages::build(&self.errors, context.folder, &at.key("errors")).unwrap_or_default(),
+            cache: self.cache.as_ref().and_then(|config| cache::check_site(config, context, &at.key("cache"))),
             label,
         }
     }
@@ -281,6 +295,11 @@ impl RouteConfig {
         .collect()
     }
 
+    /// Whether its requests go to an upstream.
+    fn is_forwarded(&self) -> bool {
+        self.proxy.is_some() || self.split.is_some()
+    }
+
     /// Its name, or else what tells it from others: methods and paths.
     fn label(&self) -> String {
         if let Some(name) = &self.name {
@@ -304,6 +323,14 @@ impl RouteConfig {
         let retry = self.retry.as_ref().and_then(|config| config.build(&at.key("retry")));
         let mirror =
             self.mirror.as_ref().and_then(|config| config.build(&key, context, &at.key("mirror")).map(Arc::new));
+        let of = cache::Of {
+            key: &key,
+            captures: &captures,
+            matches: &self.matches,
+            raw_path: self.raw_path,
+            is_forwarded: self.is_forwarded(),
+        };
+        let cache = cache::build(self.cache.as_ref(), shared.cache.as_ref(), &of, context, at);
         let action = self.build_action(context, &captures, at)?;
         if self.rewrite.is_some() && !matches!(action, Action::Proxy(_)) {
             at.key("rewrite")
@@ -325,6 +352,7 @@ impl RouteConfig {
             rewrite,
             retry,
             mirror,
+            cache: cache.filter(|_| matches!(action, Action::Proxy(_))),
             action,
         })
     }

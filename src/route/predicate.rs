@@ -88,6 +88,12 @@ impl<'de> Deserialize<'de> for Match {
 }
 
 impl Match {
+    /// Whether requests for one URL may fall on both sides of it.
+    pub(super) fn is_by_more_than_path_and_method(&self) -> bool {
+        let Self { path: _, path_regex: _, method: _, header, query, cookie, any, not } = self;
+        !(header.is_empty() && query.is_empty() && cookie.is_empty() && any.is_empty() && not.is_none())
+    }
+
     /// Compiles the paths and expressions, with `at` as the place of this match; all paths when none are written. `None`
     /// when one is wrong, which is reported.
     pub(super) fn patterns(&self, at: &Scope<'_>) -> Option<Vec<Pattern>> {
@@ -147,7 +153,7 @@ impl Predicate {
     }
 
     /// A match within a match, where paths are tests like others.
-    fn nested(matching: &Match, at: &Scope<'_>) -> Option<Self> {
+    pub(super) fn nested(matching: &Match, at: &Scope<'_>) -> Option<Self> {
         if *matching == Match::default() {
             at.error_hint("an empty match holds for every request", "write a condition, or leave it out");
             return None;

@@ -28,6 +28,11 @@ impl StatusRange {
         self.first == self.last && self.contains(status)
     }
 
+    /// How many statuses it holds beside the first.
+    pub const fn width(self) -> u16 {
+        self.last - self.first
+    }
+
     /// The highest of them.
     pub const fn last(self) -> u16 {
         self.last

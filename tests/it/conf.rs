@@ -64,6 +64,31 @@ fn every_example_passes_the_check() {
 }
 
 #[test]
+fn caching_says_what_it_stores_by_what() {
+    let document = fs::read_to_string(conf().join("caching.yaml")).unwrap();
+    let explain = |url: &str, more: &[&str]| {
+        let output = Gateway::command(&document, &[&["explain", "edgeway.yaml", "GET", url], more].concat());
+        assert_eq!(output.code, Some(0), "{output:?}");
+        output.stdout
+    };
+    for (url, more, told) in [
+        (
+            "http://a.test/assets/app.css?v=1&utm_source=x",
+            &[][..],
+            "cache     assets, as http://a.test/assets/app.css?v=1\n",
+        ),
+        ("http://a.test/video/1.mp4", &[], "cache     video, as http://a.test/video/1.mp4\n"),
+        ("http://a.test/api/prices", &["-H", "Cookie: currency=eur"], "cookie currency"),
+        ("http://a.test/api/prices", &["-H", "Authorization: Bearer x"], "cache     bypass"),
+        ("http://a.test/shop/basket", &[], "filters   none\nrewrite   none\n"),
+        ("http://a.test/", &[], "cache     assets, as http://a.test/\n"),
+    ] {
+        let said = explain(url, more);
+        assert!(said.contains(told), "{url} {more:?}: {said}");
+    }
+}
+
+#[test]
 fn every_example_says_what_it_shows() {
     for path in examples() {
         assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{} opens with no comment", path.display());

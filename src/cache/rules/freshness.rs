@@ -154,19 +154,26 @@ pub struct Grace {
     pub if_disconnected: Duration,
 }
 
-/// Whether a response must never be served stale (RFC 9111 4.2.4, 5.2.2.2, 5.2.2.4, 5.2.2.8, 5.2.2.10).
+/// Whether neither an operator nor a client may have a response served stale (RFC 9111 4.2.4, 5.2.2.2, 5.2.2.4, 5.2.2.8,
+/// 5.2.2.10).
 pub fn is_stale_forbidden(directives: &Directives) -> bool {
-    directives.must_revalidate
-        || directives.proxy_revalidate
-        || directives.s_maxage.is_some()
-        || directives.no_cache.is_whole()
+    is_always_forbidden(directives) || directives.s_maxage.is_some()
+}
+
+/// Whether it must never be served stale, whatever else it says. `s-maxage` forbids it too, but for the windows that the
+/// same response gives: who writes `s-maxage=60, stale-while-revalidate=30` for shared caches means both (RFC 5861 3 and 4
+/// are about any cache), and RFC 9111 4.2.4 lets what is explicitly allowed be served.
+fn is_always_forbidden(directives: &Directives) -> bool {
+    directives.must_revalidate || directives.proxy_revalidate || directives.no_cache.is_whole()
 }
 
 /// How long past its lifetime a response may be served in this need.
 pub fn stale_for(directives: &Directives, need: Need, grace: &Grace) -> Duration {
-    if is_stale_forbidden(directives) {
+    if is_always_forbidden(directives) {
         return Duration::ZERO;
     }
+    // The operator may not allow what s-maxage forbids (RFC 9111 5.2.2.10).
+    let grace = if directives.s_maxage.is_some() { Grace::default() } else { *grace };
     let said = |seconds: Option<u64>, grace| seconds.map_or(grace, Duration::from_secs);
     match need {
         Need::Refreshing => said(directives.stale_while_revalidate, grace.while_revalidate),
@@ -334,7 +341,10 @@ mod tests {
             ("no-cache=\"set-cookie\"", [1, 3, 2, 0]),
             ("must-revalidate, stale-while-revalidate=9", [0; 4]),
             ("proxy-revalidate, stale-if-error=9", [0; 4]),
-            ("s-maxage=1, stale-if-error=9", [0; 4]),
+            ("s-maxage=1", [0; 4]), // RFC 9111 5.2.2.10
+            ("s-maxage=1, stale-if-error=9", [0, 9, 9, 0]),
+            ("s-maxage=1, stale-while-revalidate=8", [8, 0, 0, 0]),
+            ("s-maxage=1, stale-while-revalidate=8, proxy-revalidate", [0; 4]),
             ("no-cache, stale-if-error=9", [0; 4]),
         ] {
             let directives = Directives::of_response(&head(&[("cache-control", text)]));
@@ -365,6 +375,8 @@ mod tests {
             (8, "", "stale-if-error=4", Need::Failed(StatusCode::NOT_FOUND), false),
             (8, "", "stale-if-error=4", Need::Refreshing, false),
             (8, "must-revalidate", "stale-if-error=4", failed, false),
+            (8, "s-maxage=5", "stale-if-error=4", failed, false),
+            (8, "s-maxage=5, stale-if-error=4", "", failed, true),
             (4, "must-revalidate", "", failed, true),
         ] {
             let directives = Directives::of_response(&head(&[("cache-control", control)]));

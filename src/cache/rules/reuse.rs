@@ -119,6 +119,8 @@ mod tests {
             (12, "must-revalidate", "max-stale", Revalidate(Why::Stale)),
             (12, "proxy-revalidate", "max-stale", Revalidate(Why::Stale)),
             (12, "s-maxage=10", "max-stale", Revalidate(Why::Stale)),
+            (12, "s-maxage=10, stale-while-revalidate=3", "", StaleWhileRevalidate),
+            (14, "s-maxage=10, stale-while-revalidate=3", "max-stale", Revalidate(Why::Stale)),
             (0, "", "no-store", Fresh), // 5.2.1.5: about storing only
             // RFC 5861 3.
             (12, "stale-while-revalidate=3", "", StaleWhileRevalidate),

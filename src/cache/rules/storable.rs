@@ -32,6 +32,8 @@ pub struct Options {
     pub parts: bool,
     /// Stale windows of the operator: what may be served stale is worth storing.
     pub grace: Grace,
+    /// `Vary` counts for nothing.
+    pub ignores_vary: bool,
 }
 
 /// The request, as far as it matters.
@@ -96,6 +98,10 @@ pub enum Refusal {
     NoFreshness,
     /// It could never be used again: stale at once, with nothing to ask the origin by.
     Useless,
+    /// The operator does not want it stored.
+    Rule,
+    /// Its content type is not what the ending of its path promises.
+    Type,
 }
 
 impl Refusal {
@@ -114,6 +120,8 @@ impl Refusal {
             Self::VaryStar => "vary-star",
             Self::NoFreshness => "no-freshness",
             Self::Useless => "useless",
+            Self::Rule => "rule",
+            Self::Type => "type",
         }
     }
 }
@@ -138,7 +146,7 @@ pub fn check(asked: &Asked<'_>, answer: &Answer<'_>, options: &Options) -> Resul
     if asked.headers.contains_key(AUTHORIZATION) && !is_for_all && !directives.must_revalidate {
         return Err(Refusal::Authorization);
     }
-    if list::members(headers, VARY).any(|name| name == b"*") {
+    if !options.ignores_vary && list::members(headers, VARY).any(|name| name == b"*") {
         return Err(Refusal::VaryStar);
     }
     usable(answer, options)?;

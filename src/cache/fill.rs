@@ -1,0 +1,407 @@
+//! `Fill`: a response that is on its way from the origin, and those who read it meanwhile.
+//!
+//! One task writes, any number of readers follow. While it is being stored nobody holds the writer up: what a slow reader has
+//! yet to read stays in memory, or lies in the file of the disk tier. When it is not to be stored (any more), a piece goes as
+//! soon as every reader has it, and the writer waits for the slowest: then it is a pipe with a bounded buffer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use pingora::http::ResponseHeader;
+use tokio::sync::Notify;
+
+use super::disk::Blob;
+use super::rules::storable::Refusal;
+use super::{Id, Object, Tick};
+
+/// How much of a response that is not stored waits for its slowest reader.
+const WINDOW: u64 = 256 << 10;
+
+/// How much of a response that is stored on disk stays in memory behind the writer, for readers close to it.
+const BEHIND: u64 = 512 << 10;
+
+/// How much of a file is read at once.
+const READ: usize = 128 << 10;
+
+/// What the origin's answer came to.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// It is stored: what it looks like. Its body follows. Who asked for it gets these fields too, which are not stored.
+    Stored(Arc<Object>, Option<Arc<HeaderMap>>),
+    /// What was stored was confirmed (304), and renewed.
+    Confirmed(Arc<Object>),
+    /// It is not stored, and this is its head. Only who asked for it may have it; its body follows.
+    Passed(Arc<ResponseHeader>, Passing),
+    /// The origin failed with this status, and what is stored may be used in its stead (RFC 5861 4).
+    Excused(u16),
+    /// There is no response.
+    Failed(Failure),
+}
+
+/// Why a response is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passing {
+    /// The rules forbid it.
+    Refused(Refusal),
+    /// It is too large, or there is no room.
+    NoRoom,
+    /// It is a 304 to a condition of ours that fits nothing stored.
+    Mismatch,
+}
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// The status that tells of it; 0: nobody was to be told.
+    pub status: u16,
+    /// The same as one word for logs.
+    pub word: Option<&'static str>,
+    /// In how many seconds to ask again.
+    pub retry_after: Option<u64>,
+}
+
+/// A response on its way.
+#[derive(Debug)]
+pub struct Fill {
+    /// Under which id it is waited for.
+    pub id: Id,
+    /// The id of its URL.
+    pub primary: Id,
+    /// When its origin was asked.
+    pub asked: Tick,
+    state: Mutex<State>,
+    changed: Notify,
+    room: Notify,
+    void: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    early: Vec<ResponseHeader>,
+    outcome: Option<Outcome>,
+    pieces: VecDeque<Bytes>,
+    /// How many pieces, and bytes, are gone from the front.
+    gone: u64,
+    base: u64,
+    /// The bytes written.
+    len: u64,
+    /// How it ended: whole, or broken off.
+    ended: Option<bool>,
+    trailers: Option<HeaderMap>,
+    /// Whether it is not stored.
+    piped: bool,
+    /// Where each reader is; `None`: a free place.
+    readers: Vec<Option<u64>>,
+    file: Option<(Arc<Blob>, u64)>,
+}
+
+/// What a reader of the head hears.
+pub enum Heard {
+    /// A 1xx.
+    Early(ResponseHeader),
+    /// What it came to.
+    Outcome(Outcome),
+}
+
+impl Fill {
+    /// A response that nothing is known of yet.
+    pub fn new(id: Id, primary: Id, asked: Tick) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            primary,
+            asked,
+            state: Mutex::default(),
+            changed: Notify::new(),
+            room: Notify::new(),
+            void: AtomicBool::new(false),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that what it brings must not be stored: it was made obsolete meanwhile.
+    pub fn make_void(&self) {
+        self.void.store(true, Relaxed);
+    }
+
+    /// Whether it was made obsolete.
+    pub fn is_void(&self) -> bool {
+        self.void.load(Relaxed)
+    }
+
+    /// Waits for what it comes to. `heard`: how many 1xx the caller has had; they are told one by one.
+    pub async fn hear(&self, heard: usize) -> Heard {
+        loop {
+            let changed = self.changed.notified();
+            {
+                let state = self.lock();
+                if let Some(early) = state.early.get(heard) {
+                    return Heard::Early(early.clone());
+                }
+                if let Some(outcome) = &state.outcome {
+                    return Heard::Outcome(outcome.clone());
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits for what it comes to.
+    pub async fn outcome(&self) -> Outcome {
+        loop {
+            if let Heard::Outcome(outcome) = self.hear(usize::MAX).await {
+                return outcome;
+            }
+        }
+    }
+
+    /// The writer has a 1xx.
+    pub fn tell_early(&self, head: ResponseHeader) {
+        self.lock().early.push(head);
+        self.changed.notify_waiters();
+    }
+
+    /// The writer says what it came to. Pieces of a body follow, if it has one.
+    pub fn tell(&self, outcome: Outcome) {
+        let mut state = self.lock();
+        state.piped = !matches!(outcome, Outcome::Stored(..));
+        if !matches!(outcome, Outcome::Stored(..) | Outcome::Passed(..)) {
+            state.ended = Some(true);
+        }
+        state.outcome.get_or_insert(outcome);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The writer has a piece.
+    pub fn push(&self, piece: Bytes) {
+        let mut state = self.lock();
+        state.len += piece.len() as u64;
+        state.pieces.push_back(piece);
+        state.tidy();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// So much of it lies in this file: what is far behind can be read from there.
+    pub fn flushed(&self, file: &Arc<Blob>, len: u64) {
+        let mut state = self.lock();
+        state.file = Some((Arc::clone(file), len));
+        state.tidy();
+    }
+
+    /// From here on it is not stored: what every reader has is forgotten.
+    pub fn stop_storing(&self) {
+        let mut state = self.lock();
+        state.piped = true;
+        state.tidy();
+    }
+
+    /// The writer has come to the end, with the trailers if there are any; `false`: it broke off.
+    pub fn end(&self, whole: bool, trailers: Option<HeaderMap>) {
+        let mut state = self.lock();
+        if state.ended.is_none() {
+            state.ended = Some(whole);
+            state.trailers = trailers;
+        }
+        if state.outcome.is_none() {
+            state.outcome = Some(Outcome::Failed(Failure { status: 502, ..Failure::default() }));
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the slowest reader has come close, where that matters. `false`: nobody reads what is not stored.
+    pub async fn wait_for_room(&self) -> bool {
+        loop {
+            let room = self.room.notified();
+            {
+                let state = self.lock();
+                if !state.piped {
+                    return true;
+                }
+                if state.readers.iter().all(Option::is_none) {
+                    return false;
+                }
+                if state.len - state.base <= WINDOW {
+                    return true;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// How many bytes have been written.
+    pub fn len(&self) -> u64 {
+        self.lock().len
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The whole body in one piece, if all of it is in memory.
+    pub fn gathered(&self) -> Option<Bytes> {
+        let state = self.lock();
+        if state.base > 0 {
+            return None;
+        }
+        match state.pieces.len() {
+            0 => Some(Bytes::new()),
+            1 => state.pieces.front().cloned(),
+            _ => {
+                let mut all = Vec::with_capacity(usize::try_from(state.len).ok()?);
+                state.pieces.iter().for_each(|piece| all.extend_from_slice(piece));
+                Some(all.into())
+            }
+        }
+    }
+
+    /// A reader from this byte on, up to that one. `None`: what it would need is gone.
+    pub fn read(self: &Arc<Self>, from: u64, to: Option<u64>) -> Option<Reader> {
+        let mut state = self.lock();
+        if from < state.base && state.file.is_none() {
+            return None;
+        }
+        let place = state.readers.iter().position(Option::is_none).unwrap_or_else(|| {
+            state.readers.push(None);
+            state.readers.len() - 1
+        });
+        state.readers[place] = Some(from);
+        Some(Reader { fill: Arc::clone(self), place, at: from, to, near: None })
+    }
+
+    /// The trailers, once it has ended.
+    pub fn trailers(&self) -> Option<HeaderMap> {
+        self.lock().trailers.clone()
+    }
+}
+
+impl State {
+    /// Forgets the pieces in front that nobody needs.
+    fn tidy(&mut self) {
+        let slowest = self.readers.iter().flatten().min().copied();
+        let keep = match (&self.file, self.piped) {
+            // The file goes no further than what was stored before; readers read on in memory.
+            (Some((_, flushed)), true) => slowest.unwrap_or(self.len).max((*flushed).min(self.len)),
+            (None, true) => slowest.unwrap_or(self.len),
+            (None, false) => return,
+            (Some((_, flushed)), false) => (*flushed).min(self.len.saturating_sub(BEHIND)),
+        };
+        while let Some(piece) = self.pieces.front() {
+            let end = self.base + piece.len() as u64;
+            if end > keep {
+                break;
+            }
+            self.base = end;
+            self.gone += 1;
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// Reads a response on its way.
+#[derive(Debug)]
+pub struct Reader {
+    fill: Arc<Fill>,
+    place: usize,
+    at: u64,
+    to: Option<u64>,
+    /// The piece that it is in: its number since the beginning, and the first byte of it.
+    near: Option<(u64, u64)>,
+}
+
+/// What a reader finds.
+enum Found {
+    Piece(Bytes),
+    End,
+    Broken,
+    Nothing,
+    OnDisk(Arc<Blob>, usize),
+}
+
+impl Reader {
+    /// The next piece; `None`: there is no more. The error says that the response broke off.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let fill = Arc::clone(&self.fill);
+        loop {
+            let changed = fill.changed.notified();
+            let piece = match self.look() {
+                Found::Piece(piece) => piece,
+                Found::End => return Ok(None),
+                Found::Broken => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Found::Nothing => {
+                    changed.await;
+                    continue;
+                }
+                Found::OnDisk(blob, most) => blob.read(self.at, most).await?,
+            };
+            if piece.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.advance(piece.len() as u64);
+            return Ok(Some(piece));
+        }
+    }
+
+    fn look(&mut self) -> Found {
+        let state = self.fill.lock();
+        if self.to.is_some_and(|to| self.at >= to) {
+            return Found::End;
+        }
+        if self.at < state.base {
+            let Some((blob, flushed)) = &state.file else { return Found::Broken };
+            let end = self.to.unwrap_or(u64::MAX).min(*flushed);
+            let most = usize::try_from(end.saturating_sub(self.at)).unwrap_or(READ).min(READ);
+            return if most == 0 { Found::Broken } else { Found::OnDisk(Arc::clone(blob), most) };
+        }
+        if self.at >= state.len {
+            return match state.ended {
+                Some(true) if self.to.is_none() => Found::End,
+                Some(_) => Found::Broken,
+                None => Found::Nothing,
+            };
+        }
+        // From the piece it was in, or from the first that is left.
+        let (mut number, mut begin) = self.near.filter(|near| near.0 >= state.gone).unwrap_or((state.gone, state.base));
+        while let Some(piece) = state.pieces.get(usize::try_from(number - state.gone).unwrap_or(usize::MAX)) {
+            let end = begin + piece.len() as u64;
+            if self.at < end {
+                self.near = Some((number, begin));
+                let upto = self.to.map_or(end, |to| to.min(end));
+                // Both lie within the piece.
+                return Found::Piece(piece.slice((self.at - begin) as usize..(upto - begin) as usize));
+            }
+            (number, begin) = (number + 1, end);
+        }
+        Found::Nothing
+    }
+
+    fn advance(&mut self, by: u64) {
+        self.at += by;
+        let mut state = self.fill.lock();
+        state.readers[self.place] = Some(self.at);
+        if state.piped {
+            state.tidy();
+            drop(state);
+            self.fill.room.notify_waiters();
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut state = self.fill.lock();
+        state.readers[self.place] = None;
+        state.tidy();
+        drop(state);
+        self.fill.room.notify_waiters();
+    }
+}

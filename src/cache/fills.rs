@@ -1,0 +1,78 @@
+//! `Fills`: the responses on their way, by id, so that of many requests for one thing only one goes to the origin.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::fill::Fill;
+use super::{Id, Tick};
+
+const SHARDS: usize = 16;
+
+/// The responses on their way.
+#[derive(Debug, Default)]
+pub struct Fills {
+    shards: [Mutex<HashMap<Id, Arc<Fill>>>; SHARDS],
+}
+
+/// The place of a request at a fill.
+pub enum Joined {
+    /// It is to begin it.
+    First(Arc<Fill>),
+    /// Another request has begun it.
+    Later(Arc<Fill>),
+}
+
+impl Fills {
+    fn shard(&self, id: &Id) -> MutexGuard<'_, HashMap<Id, Arc<Fill>>> {
+        // Less than SHARDS.
+        self.shards[(id.bits() % SHARDS as u64) as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fill for this id, or a new one; `primary`: the id of the URL, if this is one of its variants or parts.
+    pub fn join(&self, id: Id, primary: Id) -> Joined {
+        let mut shard = self.shard(&id);
+        if let Some(fill) = shard.get(&id) {
+            return Joined::Later(Arc::clone(fill));
+        }
+        let fill = Fill::new(id, primary, Tick::now());
+        shard.insert(id, Arc::clone(&fill));
+        Joined::First(fill)
+    }
+
+    /// Makes a fill known under an id: one more, or the first if it was not begun by `join`.
+    pub fn enter(&self, id: Id, fill: &Arc<Fill>) {
+        self.shard(&id).insert(id, Arc::clone(fill));
+    }
+
+    /// The fill for this id is no longer to be joined.
+    pub fn leave(&self, id: &Id, fill: &Arc<Fill>) {
+        let mut shard = self.shard(id);
+        if shard.get(id).is_some_and(|known| Arc::ptr_eq(known, fill)) {
+            shard.remove(id);
+        }
+    }
+
+    /// What is on its way for this URL must not be stored: it was asked for before something changed.
+    pub fn make_void(&self, primary: Id) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|_, fill| {
+                let is_void = fill.primary == primary;
+                if is_void {
+                    fill.make_void();
+                }
+                !is_void
+            });
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

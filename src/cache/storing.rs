@@ -1,0 +1,142 @@
+//! `Storing`: the writing side of a response that is being stored, in both tiers of its zone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::disk::Writer;
+use super::fill::Fill;
+use super::{Body, Object, Zone};
+
+/// A response that is being stored.
+pub struct Storing {
+    zone: Arc<Zone>,
+    fill: Arc<Fill>,
+    object: Arc<Object>,
+    writer: Option<Writer>,
+    /// What it holds of the zone's memory for fills.
+    held: u64,
+    most: u64,
+    stopped: bool,
+}
+
+impl Storing {
+    /// Begins to store a body of this length, if it is known; of more than `most` bytes none is. `None`: there is no room.
+    pub async fn begin(
+        zone: &Arc<Zone>,
+        fill: &Arc<Fill>,
+        object: Arc<Object>,
+        length: Option<u64>,
+        most: Option<u64>,
+    ) -> Option<Self> {
+        let most = most.unwrap_or(u64::MAX).min(zone.most());
+        if length.is_some_and(|length| length > most) {
+            return None;
+        }
+        let writer = match zone.disk() {
+            Some(disk) => disk.create(object.id, length).await.ok(),
+            None => None,
+        };
+        let needs_file = length.is_some_and(|length| length > zone.most_in_memory());
+        if writer.is_none() && needs_file {
+            return None;
+        }
+        let (zone, fill) = (Arc::clone(zone), Arc::clone(fill));
+        Some(Self { zone, fill, object, writer, held: 0, most, stopped: false })
+    }
+
+    /// The origin has sent a piece. `false`: nobody wants any more.
+    pub async fn push(&mut self, piece: Bytes) -> bool {
+        if piece.is_empty() {
+            return true;
+        }
+        let len = self.fill.len() + piece.len() as u64;
+        if !self.stopped && (len > self.most || !self.store(&piece, len).await) {
+            self.stop();
+        }
+        self.fill.push(piece);
+        if let (Some(writer), false) = (&self.writer, self.stopped) {
+            self.fill.flushed(&writer.blob(), len);
+        }
+        self.fill.wait_for_room().await
+    }
+
+    async fn store(&mut self, piece: &Bytes, len: u64) -> bool {
+        if let Some(writer) = &mut self.writer {
+            if writer.append(piece.clone()).await.is_ok() {
+                return true;
+            }
+            self.zone.stats.fill_errors.inc();
+            self.writer = None;
+            // What came so far may be in the file alone.
+            if len > piece.len() as u64 && self.fill.gathered().is_none() {
+                return false;
+            }
+        }
+        len <= self.zone.most_in_memory() && self.hold(piece.len() as u64)
+    }
+
+    /// Takes room for so many bytes more of what is only in memory yet.
+    fn hold(&mut self, bytes: u64) -> bool {
+        let before = self.zone.filling.fetch_add(bytes, Relaxed);
+        self.held += bytes;
+        before + bytes <= self.zone.most_filling()
+    }
+
+    /// It is not stored: who reads it gets it all the same.
+    fn stop(&mut self) {
+        self.stopped = true;
+        self.writer = None;
+        self.zone.fills.leave(&self.fill.id, &self.fill);
+        self.zone.fills.leave(&self.object.id, &self.fill);
+        self.fill.stop_storing();
+    }
+
+    /// The origin has sent all, or has broken off: only what is whole is kept.
+    pub async fn end(mut self, whole: bool) {
+        let keep = whole && !self.stopped && !self.fill.is_void();
+        if keep {
+            self.keep().await;
+        } else if !whole {
+            self.zone.stats.fill_errors.inc();
+        }
+        // Only now: who comes between finds the fill or what it became.
+        self.zone.fills.leave(&self.fill.id, &self.fill);
+        self.zone.fills.leave(&self.object.id, &self.fill);
+        self.fill.end(whole, None);
+    }
+
+    async fn keep(&mut self) {
+        let record = &self.object.record;
+        let gathered = self.fill.gathered().filter(|body| body.len() as u64 <= self.zone.most_in_memory());
+        if let Some(body) = &gathered {
+            self.zone.remember(Object::new(self.object.id, record.clone(), Body::Whole(body.clone())));
+        } else {
+            // What was there before is obsolete.
+            self.zone.memory.remove(&self.object.id);
+        }
+        self.zone.stats.stored.inc();
+        let Some(writer) = self.writer.take() else {
+            if let Some(disk) = self.zone.disk() {
+                disk.remove(&self.object.id, None).await;
+            }
+            return;
+        };
+        if writer.commit(record).await.is_err() {
+            self.zone.stats.fill_errors.inc();
+            if let Some(disk) = self.zone.disk() {
+                disk.remove(&self.object.id, None).await;
+            }
+        }
+        if self.fill.is_void() {
+            self.zone.remove(&self.object.id).await;
+        }
+    }
+}
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        self.zone.filling.fetch_sub(self.held, Relaxed);
+    }
+}
