@@ -87,12 +87,8 @@ fn rules(c: &mut Criterion) {
     let now = SystemTime::now();
     let times = Times { requested: now, received: now };
     let wishes = Wishes::of_request(&request.headers);
-    let asked = Asked {
-        method: &Method::GET,
-        headers: &request.headers,
-        wishes: &wishes,
-        is_at_content_location: false,
-    };
+    let asked =
+        Asked { method: &Method::GET, headers: &request.headers, wishes: &wishes, is_at_content_location: false };
     let path = "/assets/images/products/42/front.webp";
     c.bench_function("cache_admit", |b| b.iter(|| caching.admits(black_box(&request))));
     c.bench_function("cache_judge", |b| {

@@ -8,6 +8,7 @@ mod actions;
 mod admin;
 mod bad;
 mod balancing;
+mod caching;
 mod cli;
 mod conf;
 mod discovery;
