@@ -200,7 +200,7 @@ fn a_directory_that_cannot_be_used_is_told_at_the_start() {
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     let place = tempfile::tempdir().unwrap();
-    let text = document(&file.join("below")).replace("proxy: \"@o\"", "respond: 200");
+    let text = document(&file.join("below")).replace("@o", "127.0.0.1:9");
     std::fs::write(place.path().join("edgeway.yaml"), format!("admin: false\nlisteners: [\"127.0.0.1:0\"]\n{text}"))
         .unwrap();
     let output = crate::harness::edgeway(place.path(), &["run", "edgeway.yaml"], &[]);
