@@ -23,7 +23,7 @@ use pingora::http::RequestHeader;
 
 fn head() -> RequestHeader {
     let target = b"/assets/images/products/42/front.webp?v=8f3a1c&utm_source=mail&page=2";
-    let mut head = RequestHeader::build("GET", target, None).unwrap();
+    let mut head = RequestHeader::build("GET", target, None).expect("it is sound");
     for (name, value) in [
         ("host", "www.example.com"),
         ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0"),
@@ -32,7 +32,7 @@ fn head() -> RequestHeader {
         ("accept-encoding", "gzip, deflate, br, zstd"),
         ("cookie", "session=0123456789abcdef; currency=eur; theme=dark"),
     ] {
-        head.insert_header(name, value).unwrap();
+        head.insert_header(name, value).expect("it is sound");
     }
     head
 }
@@ -48,8 +48,8 @@ fn key(c: &mut Criterion) {
         ("ignored_and_sorted", "{ query: { ignore: [utm_*, fbclid] }, sort_query: true }"),
         ("fields_and_cookies", "{ headers: [accept-language], cookies: [currency] }"),
     ] {
-        let config: KeyConfig = serde_yaml::from_str(yaml).unwrap();
-        let shape = KeyShape::build(&config, Around::default(), &Issues::default().root()).unwrap();
+        let config: KeyConfig = serde_yaml::from_str(yaml).expect("it is sound");
+        let shape = KeyShape::build(&config, Around::default(), &Issues::default().root()).expect("it is sound");
         let mut key = Vec::with_capacity(512);
         group.bench_function(name, |b| {
             b.iter(|| {
@@ -64,13 +64,16 @@ fn key(c: &mut Criterion) {
 
 fn rules(c: &mut Criterion) {
     let issues = Issues::default();
-    let zone = Zone::build("main", &ZoneConfig::default(), &Keep::default(), &issues.root()).unwrap();
+    let zone = Zone::build("main", &ZoneConfig::default(), &Keep::default(), &issues.root()).expect("it is sound");
     let settings: Settings<String> =
-        serde_yaml::from_str("{ ttl: { default: 1h, 404: 10s, types: { image/*: 1d } }, match_type: true }").unwrap();
+        serde_yaml::from_str("{ ttl: { default: 1h, 404: 10s, types: { image/*: 1d } }, match_type: true }")
+            .expect("it is sound");
     let parts = Parts { zone, around: Around::default(), stats: Arc::new(RouteCacheStats::default()) };
-    let caching = Caching::build(&settings, parts, &issues.root()).unwrap();
+    let caching = Caching::build(&settings, parts, &issues.root()).expect("it is sound");
     let request = head();
-    let field = |(name, value): &(&str, &str)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+    let field = |(name, value): &(&str, &str)| {
+        (name.parse::<HeaderName>().expect("it is sound"), value.parse().expect("it is sound"))
+    };
     let response: HeaderMap = [
         ("content-type", "image/webp"),
         ("content-length", "48211"),

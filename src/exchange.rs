@@ -66,7 +66,7 @@ impl RequestId {
 pub type Captures = SmallVec<[(u32, u32); 4]>;
 
 /// The facts of one request and its response.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Exchange {
     /// When its head had arrived.
     pub started: Instant,
@@ -104,6 +104,8 @@ pub struct Exchange {
     pub bytes_sent: u64,
     /// Why the gateway answered by itself or broke off, as one word for logs (`connect_refused`, `read_timeout` …).
     pub failure: Option<&'static str>,
+    /// What the cache did, as one word for logs (`hit`, `miss` …); empty: it had nothing to do with the request.
+    pub cache: &'static str,
 }
 
 impl Exchange {
@@ -129,6 +131,7 @@ impl Exchange {
             bytes_received: 0,
             bytes_sent: 0,
             failure: None,
+            cache: "",
         }
     }
 

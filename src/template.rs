@@ -98,6 +98,8 @@ fields! {
     DurationMs = "duration_ms" at End;
     /// Why the gateway answered by itself or broke off; empty when it did not.
     Failure = "failure" at End;
+    /// What the cache did: `hit`, `stale`, `revalidated`, `collapsed`, `miss` or `bypass`; empty when the route has none.
+    CacheStatus = "cache.status" at End;
 }
 
 /// Name families that take a name of their own: `request.headers.user-agent`.
@@ -296,6 +298,7 @@ impl Field {
             Self::UpstreamName => facts.upstream,
             Self::UpstreamAddress => facts.backend,
             Self::Failure => exchange.failure.unwrap_or_default(),
+            Self::CacheStatus => exchange.cache,
             _ => "",
         };
         out.extend_from_slice(text.as_bytes());

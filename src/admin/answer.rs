@@ -1,7 +1,12 @@
 //! `Answer`: what an endpoint tells.
 
+use std::pin::Pin;
+
 use http::StatusCode;
 use serde_json::Value;
+
+/// What an endpoint will tell.
+pub(super) type Later<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 
 /// What an endpoint tells.
 pub(super) struct Answer {

@@ -1,6 +1,8 @@
 //! Where operators look in and step in: its own listener, and the table of endpoints, one row each.
 
 mod answer;
+mod asked;
+mod cache;
 mod status;
 mod upstreams;
 
@@ -15,7 +17,8 @@ use pingora::protocols::http::ServerSession;
 
 use crate::gateway::Gateway;
 use crate::listen::Connection;
-use answer::Answer;
+use answer::{Answer, Later};
+use asked::{Asked, decoded};
 
 /// One endpoint: how and where it is asked, what it tells or does, and how.
 struct Endpoint {
@@ -23,7 +26,14 @@ struct Endpoint {
     /// A segment in braces is whatever stands there.
     path: &'static str,
     about: &'static str,
-    answer: fn(&Gateway, &[String]) -> Answer,
+    answer: How,
+}
+
+/// How an endpoint answers.
+enum How {
+    Now(fn(&Gateway, &Asked) -> Answer),
+    /// It waits for a disk.
+    Later(for<'a> fn(&'a Gateway, &'a Asked) -> Later<'a>),
 }
 
 const ENDPOINTS: &[Endpoint] = &[
@@ -33,14 +43,27 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/upstreams", "all upstreams and their backends, as JSON", upstreams::list),
     post("/upstreams/{upstream}/backends/{address}/drain", "it takes nothing new", upstreams::drain),
     post("/upstreams/{upstream}/backends/{address}/undrain", "it takes requests again", upstreams::undrain),
+    get("/cache", "all caches and their numbers, as JSON", cache::zones),
+    slow("/cache/{cache}", "what is stored, as JSON; `prefix` of the URL, `limit`", cache::list),
+    slow("/cache/{cache}/{object}", "all of one, by its id or URL, as JSON", cache::inspect),
+    post("/cache/purge", "of all caches: `url`, `prefix`, `host`, `tag`, `all`; `soft`", cache::purge_all),
+    post("/cache/{cache}/purge", "the same of one", cache::purge),
 ];
 
-const fn get(path: &'static str, about: &'static str, answer: fn(&Gateway, &[String]) -> Answer) -> Endpoint {
-    Endpoint { method: Method::GET, path, about, answer }
+const fn get(path: &'static str, about: &'static str, answer: fn(&Gateway, &Asked) -> Answer) -> Endpoint {
+    Endpoint { method: Method::GET, path, about, answer: How::Now(answer) }
 }
 
-const fn post(path: &'static str, about: &'static str, answer: fn(&Gateway, &[String]) -> Answer) -> Endpoint {
-    Endpoint { method: Method::POST, path, about, answer }
+const fn slow(
+    path: &'static str,
+    about: &'static str,
+    answer: for<'a> fn(&'a Gateway, &'a Asked) -> Later<'a>,
+) -> Endpoint {
+    Endpoint { method: Method::GET, path, about, answer: How::Later(answer) }
+}
+
+const fn post(path: &'static str, about: &'static str, answer: fn(&Gateway, &Asked) -> Answer) -> Endpoint {
+    Endpoint { method: Method::POST, path, about, answer: How::Now(answer) }
 }
 
 impl Endpoint {
@@ -64,25 +87,6 @@ impl Endpoint {
     }
 }
 
-/// The text that a segment of a path stands for (RFC 3986 2.1).
-fn decoded(segment: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let (byte, after) = match (first, after) {
-            (b'%', [high, low, after @ ..]) => {
-                let digit = |byte: &u8| char::from(*byte).to_digit(16);
-                ((digit(high)? * 16 + digit(low)?) as u8, after)
-            }
-            (b'%', _) => return None,
-            _ => (*first, after),
-        };
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8(bytes).ok()
-}
-
 /// The admin side of a gateway.
 pub struct Admin {
     gateway: Arc<Gateway>,
@@ -94,7 +98,7 @@ impl Admin {
         Self { gateway }
     }
 
-    fn answer(&self, head: &RequestHeader) -> Answer {
+    async fn answer(&self, head: &RequestHeader) -> Answer {
         let path = head.uri.path();
         let there = || ENDPOINTS.iter().filter_map(|endpoint| Some((endpoint, endpoint.parts(path)?)));
         if let Some((endpoint, parts)) = there().find(|(endpoint, _)| endpoint.takes(&head.method)) {
@@ -102,7 +106,13 @@ impl Admin {
                 // A page of some site, opened by an operator, could send it.
                 return Answer::text(StatusCode::FORBIDDEN, "not from a browser\n".to_owned());
             }
-            return (endpoint.answer)(&self.gateway, &parts);
+            return match Asked::new(parts, head.uri.query()) {
+                Some(asked) => match endpoint.answer {
+                    How::Now(answer) => answer(&self.gateway, &asked),
+                    How::Later(answer) => answer(&self.gateway, &asked).await,
+                },
+                None => Answer::text(StatusCode::BAD_REQUEST, "the query cannot be read\n".to_owned()),
+            };
         }
         if let Some((endpoint, _)) = there().next() {
             return Answer::other_method(if endpoint.method == Method::GET { "GET, HEAD" } else { "POST" });
@@ -120,7 +130,7 @@ impl ServeHttp for Admin {
             connection.begin_request();
         }
         let head = session.req_header();
-        let answer = self.answer(head);
+        let answer = self.answer(head).await;
         let mut response = Response::builder()
             .status(answer.status)
             .header(CONTENT_TYPE, answer.content_type)

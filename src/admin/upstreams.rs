@@ -4,11 +4,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::Answer;
+use super::asked::Asked;
 use crate::gateway::Gateway;
 use crate::upstream::clock::{self, Micros};
 use crate::upstream::{Backend, Upstream};
 
-pub(super) fn list(gateway: &Gateway, _: &[String]) -> Answer {
+pub(super) fn list(gateway: &Gateway, _: &Asked) -> Answer {
     let snapshot = gateway.snapshot();
     let now = clock::now();
     let upstreams: Vec<_> = snapshot.upstreams.values().map(|upstream| about_upstream(upstream, now)).collect();
@@ -51,16 +52,16 @@ fn about_backend(upstream: &Upstream, backend: &Backend, now: Micros) -> Value {
     })
 }
 
-pub(super) fn drain(gateway: &Gateway, parts: &[String]) -> Answer {
-    set_drain(gateway, parts, true)
+pub(super) fn drain(gateway: &Gateway, asked: &Asked) -> Answer {
+    set_drain(gateway, asked, true)
 }
 
-pub(super) fn undrain(gateway: &Gateway, parts: &[String]) -> Answer {
-    set_drain(gateway, parts, false)
+pub(super) fn undrain(gateway: &Gateway, asked: &Asked) -> Answer {
+    set_drain(gateway, asked, false)
 }
 
-fn set_drain(gateway: &Gateway, parts: &[String], drains: bool) -> Answer {
-    let [name, address] = parts else { return Answer::text(StatusCode::NOT_FOUND, "no such path\n".to_owned()) };
+fn set_drain(gateway: &Gateway, asked: &Asked, drains: bool) -> Answer {
+    let (name, address) = (asked.part(0), asked.part(1));
     let snapshot = gateway.snapshot();
     let Some(upstream) = snapshot.upstreams.get(name) else {
         return Answer::text(StatusCode::NOT_FOUND, format!("no upstream is named {name}\n"));
@@ -68,7 +69,7 @@ fn set_drain(gateway: &Gateway, parts: &[String], drains: bool) -> Answer {
     if !upstream.drain(address, drains) {
         return Answer::text(StatusCode::NOT_FOUND, format!("{name} has no backend {address}\n"));
     }
-    let by_document = upstream.backends().iter().any(|known| **known.label() == **address && known.is_draining());
+    let by_document = upstream.backends().iter().any(|known| **known.label() == *address && known.is_draining());
     let state = match (drains, by_document) {
         (true, _) => "drains",
         (false, false) => "no longer drains",

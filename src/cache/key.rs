@@ -234,7 +234,8 @@ impl KeyShape {
     pub fn describe(&self) -> String {
         let mut parts: Vec<String> = [(self.scheme, "scheme"), (self.host, "host"), (self.path, "path")]
             .into_iter()
-            .filter_map(|(counts, part)| counts.then(|| part.to_owned()))
+            .filter(|(counts, _)| *counts)
+            .map(|(_, part)| part.to_owned())
             .collect();
         let globs = |globs: &[Glob]| globs.iter().map(|glob| &*glob.0).collect::<Vec<_>>().join(", ");
         let sorted = if self.sorted { ", sorted" } else { "" };

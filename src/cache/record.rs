@@ -143,8 +143,8 @@ impl Record {
             text.put_u16_le(u16::try_from(value.len()).map_err(|_| TooLarge)?);
             text.put_slice(value.as_bytes());
         }
-        text.shrink_to_fit();
-        Ok(Self { asked, terms, status, kind, text: text.into() })
+        // An allocator may leave a text that became shorter in its larger place.
+        Ok(Self { asked, terms, status, kind, text: Bytes::copy_from_slice(&text) })
     }
 
     /// The URL in full.

@@ -62,7 +62,7 @@ impl Zone {
     /// Compiles a zone; reports what is wrong with it at `at`. It holds nothing, and touches no disk, before it is started.
     pub fn build(name: &str, config: &ZoneConfig, keep: &Keep, at: &Scope<'_>) -> Option<Arc<Self>> {
         config.check(at);
-        let path = config.disk.as_ref().map_or(Path::new(""), |disk| &disk.path);
+        let path = config.disk.as_ref().map_or_else(|| Path::new(""), |disk| &disk.path);
         let stats = keep.get_or(name, ZoneStats::default);
         // With another folder it is another zone, which knows nothing of what lies in the first.
         let key = format!("{name}\n{}", path.display());
@@ -83,6 +83,11 @@ impl Zone {
             filling: AtomicU64::new(0),
             started: AtomicBool::new(false),
         }
+    }
+
+    /// A small one, in the place of one that has faults.
+    pub(super) fn named(name: &str) -> Arc<Self> {
+        Arc::new(Self::new(name, 1 << 20, Arc::default()))
     }
 
     /// Gives the zone the sizes of this document, and begins its upkeep. Without its disk, if that cannot be used, it goes

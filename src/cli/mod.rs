@@ -1,5 +1,7 @@
-//! The commands: `run`, `check`, `explain`, `schema`, `demo`, `health`, `completions`.
+//! The commands: `run`, `check`, `explain`, `schema`, `demo`, `health`, `cache`, `completions`.
 
+mod admin;
+mod cache;
 mod demo;
 mod explain;
 mod health;
@@ -57,6 +59,8 @@ enum Command {
         #[arg(default_value = Admin::DEFAULT)]
         address: String,
     },
+    /// Look at what a running gateway has stored, and purge it
+    Cache(cache::Request),
     /// Print the completion script for a shell
     Completions {
         /// The shell
@@ -74,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Schema { markdown: false } => print(&format!("{:#}\n", Config::schema())),
         Command::Demo(options) => demo::demo(&options),
         Command::Health { address } => health::health(&address),
+        Command::Cache(request) => cache::cache(&request),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "edgeway", &mut script);

@@ -64,6 +64,7 @@ pub(super) fn compile(config: &Config, environment: &Environment<'_>, issues: &I
         access_log,
         upstreams,
         zones: zones.into_iter().filter_map(|(name, zone)| Some((name, zone?))).collect(),
+        zone_configs: config.caches.iter().map(|(name, zone)| (name.clone(), zone.under(environment.folder))).collect(),
         drain: config.runtime.drain.0,
     };
     let limits = config.runtime.limits.build(trusted.iter().collect(), &runtime.key("limits"));

@@ -8,6 +8,7 @@ use http::HeaderValue;
 use tokio::runtime::Handle;
 
 use crate::cache::Zone;
+use crate::cache::config::ZoneConfig;
 use crate::forwarded::Forwarded;
 use crate::observe::AccessLog;
 use crate::route::{Route, Routes};
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// The caches by name.
     pub zones: BTreeMap<String, Arc<Zone>>,
+    /// What the document says of them.
+    pub zone_configs: BTreeMap<String, ZoneConfig>,
     /// How long requests under way may take to finish after SIGTERM.
     pub drain: Duration,
 }
@@ -39,6 +42,9 @@ impl Snapshot {
         self.access_log.start();
         for upstream in self.upstreams.values() {
             upstream.start(background);
+        }
+        for (name, zone) in &self.zones {
+            zone.start(&self.zone_configs.get(name).cloned().unwrap_or_default(), background);
         }
     }
 

@@ -94,6 +94,8 @@ pub struct Connection {
     /// Microseconds since [`START`]; 0: no end.
     ends_by: AtomicU64,
     left: Mutex<Option<(Wire, Bytes)>>,
+    has_date: AtomicBool,
+    date: Mutex<Option<HeaderValue>>,
 }
 
 impl Connection {
@@ -114,6 +116,8 @@ impl Connection {
             surviving: AtomicBool::new(false),
             ends_by: AtomicU64::new(0),
             left: Mutex::default(),
+            has_date: AtomicBool::new(false),
+            date: Mutex::default(),
         }
     }
 
@@ -177,6 +181,26 @@ impl Connection {
     pub(super) fn ends_by(&self) -> Option<Instant> {
         let micros = self.ends_by.load(Relaxed);
         (micros > 0).then(|| *START + Duration::from_micros(micros))
+    }
+
+    /// The `Date` of the response that is written next is this (RFC 9110 6.6.1), not the one that Pingora makes up
+    /// (HTTP/1 only).
+    pub fn keep_date(&self, date: &HeaderValue) {
+        *self.date.lock().unwrap_or_else(PoisonError::into_inner) = Some(date.clone());
+        self.has_date.store(true, Relaxed);
+    }
+
+    /// The `Date` that is to be written, if one was given.
+    pub(super) fn date(&self) -> Option<HeaderValue> {
+        if !self.has_date.load(Relaxed) {
+            return None;
+        }
+        self.date.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It was written.
+    pub(super) fn forget_date(&self) {
+        self.has_date.store(false, Relaxed);
     }
 
     /// The requests begun so far.

@@ -220,6 +220,19 @@ impl EdgeStream {
         self.unsent.extend_from_slice(data);
     }
 
+    /// Gathers the head of a response with the `Date` that its origin gave it, if one is to be written. Pingora writes a
+    /// head as a whole.
+    fn write_dated(&mut self, data: &[u8]) -> bool {
+        let Some(date) = self.connection().date().filter(|_| !self.http2) else { return false };
+        let Some(place) = dated(data) else { return false };
+        self.connection().forget_date();
+        self.unsent.reserve(data.len() + date.len());
+        self.unsent.extend_from_slice(&data[..place.start]);
+        self.unsent.extend_from_slice(date.as_bytes());
+        self.unsent.extend_from_slice(&data[place.end..]);
+        true
+    }
+
     /// Whether `more` bytes are better gathered than sent. HTTP/2 gathers its frames itself.
     fn gathers(&self, more: usize) -> bool {
         !self.http2 && self.unsent.len() + more <= GATHER
@@ -242,6 +255,16 @@ impl EdgeStream {
         }
         Poll::Ready(())
     }
+}
+
+/// Where the value of `Date` stands in a head.
+fn dated(head: &[u8]) -> Option<std::ops::Range<usize>> {
+    let begin = memchr::memmem::find_iter(head, b"ate: ").find(|at| {
+        let before = at.checked_sub(3).map(|begin| &head[begin..*at]);
+        matches!(before, Some(b"\r\nD" | b"\r\nd"))
+    })? + b"ate: ".len();
+    let length = head[begin..].iter().position(|byte| *byte == b'\r')?;
+    Some(begin..begin + length)
 }
 
 /// A client that takes no byte at the moment.
@@ -323,6 +346,9 @@ impl AsyncRead for EdgeStream {
 
 impl AsyncWrite for EdgeStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.write_dated(data) {
+            return Poll::Ready(Ok(data.len()));
+        }
         if self.gathers(data.len()) {
             self.gather(data);
             return Poll::Ready(Ok(data.len()));

@@ -52,7 +52,7 @@ impl Gauge {
 }
 
 /// How many bounds a [`Histogram`] has.
-pub const BOUNDS: usize = 14;
+pub(super) const BOUNDS: usize = 14;
 
 /// Which spans a [`Histogram`] tells apart.
 pub trait Scale {

@@ -164,6 +164,7 @@ fn json(facts: &Facts<'_>, out: &mut Vec<u8>) {
     json_millis(b",\"first_byte_ms\":", exchange.first_byte, out);
     json_text(b",\"user_agent\":", field(request, &USER_AGENT), out);
     json_text(b",\"referer\":", field(request, &REFERER), out);
+    json_text(b",\"cache\":", exchange.cache.as_bytes(), out);
     json_text(b",\"failure\":", exchange.failure.unwrap_or_default().as_bytes(), out);
     out.push(b'}');
 }

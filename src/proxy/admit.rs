@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
 use super::Ctx;
+use super::caching::{self, Errand};
 use super::framing;
 use super::respond;
 use crate::exchange::Exchange;
@@ -18,9 +19,13 @@ use crate::route::{Action, Route};
 
 /// Takes a request in. True: it has been answered.
 pub(super) async fn request(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    if let Some(errand) = Errand::of(session).cloned() {
+        errand.take_over(session, ctx);
+        return Ok(false);
+    }
     open(session, ctx);
     match decide(session, ctx).await {
-        None => Ok(false),
+        None => caching::answer(session, ctx).await,
         Some(reply) => {
             respond::write(session, ctx, *reply).await?;
             Ok(true)

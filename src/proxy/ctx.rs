@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::caching::{Errand, Told};
 use crate::exchange::{Exchange, Facts};
 use crate::gateway::snapshot::Snapshot;
 use crate::listen::Connection;
@@ -47,6 +48,12 @@ pub struct Ctx {
     pub deadline: Option<Instant>,
     /// Whether a piece of the response's body has passed.
     pub body_began: bool,
+    /// The errand of the cache that this is, if it is one.
+    pub errand: Option<Arc<Errand>>,
+    /// What the cache did for the request.
+    pub told: Option<Told>,
+    /// The backend that an errand for the request tried last.
+    pub asked: Option<Arc<str>>,
 }
 
 /// One try at a backend.
@@ -108,6 +115,9 @@ impl Ctx {
             copy: Copying::default(),
             deadline: None,
             body_began: false,
+            errand: None,
+            told: None,
+            asked: None,
         }
     }
 
@@ -118,7 +128,10 @@ impl Ctx {
 
     /// The label of the backend that was tried last.
     pub fn backend(&self) -> &str {
-        self.attempt.as_ref().map_or("", |attempt| attempt.lease.backend().label())
+        match &self.attempt {
+            Some(attempt) => attempt.lease.backend().label(),
+            None => self.asked.as_deref().unwrap_or_default(),
+        }
     }
 
     /// All that templates and logs may speak of.

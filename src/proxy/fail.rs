@@ -8,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::Ctx;
 use super::{again, forward, queue, respond};
+use crate::cache::fill::Failure;
 use crate::reply::Reply;
 use crate::upstream::Outcome;
 use crate::upstream::retry::{self, Cause};
@@ -83,6 +84,11 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) 
     let Some(status) = status(error).or_else(|| overdue.then_some(StatusCode::GATEWAY_TIMEOUT)) else {
         return FailToProxy { error_code: 0, can_reuse_downstream: false };
     };
+    if let Some(errand) = &ctx.errand {
+        let failure = Failure { status: status.as_u16(), word: ctx.exchange.failure, retry_after: ctx.retry_after };
+        errand.note(ctx, |met| met.failure = failure);
+        return FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false };
+    }
     let begun = |head: &ResponseHeader| !head.status.is_informational() || head.status.as_u16() == 101;
     if !session.response_written().is_some_and(begun) {
         // After a fault of the client's, what it sends next may be a part of this request still.

@@ -73,7 +73,7 @@ fn target(head: &RequestHeader, ctx: &mut Ctx, upgrade: bool) -> Result<Arc<Upst
     };
     let upstream = Arc::clone(target.pick(head));
     ctx.deadline = (!upgrade).then(|| ctx.exchange.started + upstream.total());
-    if let Some(connection) = &ctx.connection {
+    if let (Some(connection), None) = (&ctx.connection, &ctx.errand) {
         connection.end_by(ctx.deadline);
     }
     ctx.upstream = Some(Arc::clone(&upstream));
@@ -160,7 +160,7 @@ fn upstream_uri(original: &RequestHeader, ctx: &Ctx) -> Result<Option<Uri>> {
 }
 
 /// Joins the cookies that HTTP/2 lets a client send in pieces (RFC 9113 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
     if headers.get_all(COOKIE).iter().nth(1).is_none() {
         return;
     }

@@ -2,6 +2,7 @@
 
 mod admit;
 mod again;
+mod caching;
 mod ctx;
 mod fail;
 mod forward;
@@ -58,6 +59,11 @@ impl ProxyHttp for Proxy {
         admit::request(session, ctx).await
     }
 
+    /// What the cache asks of an origin goes the same way as any request from here on.
+    fn allow_spawning_subrequest(&self, session: &Session, ctx: &Box<Ctx>) -> bool {
+        session.subrequest_ctx.is_none() && !ctx.snapshot.zones.is_empty()
+    }
+
     // The way to a backend; again for each retry.
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
@@ -107,7 +113,9 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
-        respond::upstream_head(session, head, ctx)
+        respond::upstream_head(session, head, ctx)?;
+        caching::invalidate(session, head, ctx).await;
+        Ok(())
     }
 
     async fn response_filter(

@@ -4,6 +4,7 @@ use pingora::proxy::Session;
 
 use super::Ctx;
 use crate::gateway::Gateway;
+use crate::observe::RouteCacheStats;
 use crate::upstream::Held;
 
 /// Counts and logs a finished request.
@@ -23,17 +24,40 @@ pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
     // A request that waits for its place need not wait for the log.
     ctx.held = Held::default();
     ctx.retry = None;
+    if ctx.errand.is_some() {
+        // The request that it was for is counted.
+        return;
+    }
     if let Some(connection) = &ctx.connection {
         connection.end_by(None);
     }
+    ctx.exchange.cache = ctx.told.map_or("", |told| told.word());
     match ctx.route() {
         Some(route) => {
             route.stats.requests.count(ctx.exchange.status);
             route.stats.duration.observe(ctx.exchange.started.elapsed());
             route.stats.received.add(ctx.exchange.bytes_received);
             route.stats.sent.add(ctx.exchange.bytes_sent);
+            if let Some(cached) = &route.cache {
+                let caching = &cached.caching;
+                count(&caching.stats, ctx.exchange.cache);
+                count(&caching.zone.stats.answers, ctx.exchange.cache);
+            }
         }
         None => gateway.stats.unrouted.count(ctx.exchange.status),
     }
     ctx.snapshot.access_log.record(&ctx.facts(session.req_header(), response));
+}
+
+fn count(stats: &RouteCacheStats, word: &str) {
+    let counter = match word {
+        "hit" => &stats.hit,
+        "stale" => &stats.stale,
+        "revalidated" => &stats.revalidated,
+        "collapsed" => &stats.collapsed,
+        "bypass" => &stats.bypass,
+        "miss" => &stats.miss,
+        _ => return,
+    };
+    counter.inc();
 }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, SERVER, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, SERVER, SET_COOKIE, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
@@ -15,6 +15,7 @@ use pingora::{Error, ErrorType, Result};
 use super::Ctx;
 use super::{again, forward, framing, queue};
 use crate::action::error_pages;
+use crate::cache::rules::status::CACHE_STATUS;
 use crate::exchange::Scheme;
 use crate::forwarded;
 use crate::reply::Reply;
@@ -85,6 +86,18 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
     if head.status.is_informational() && head.status.as_u16() != 101 {
         return Ok(());
     }
+    if let Some(errand) = &ctx.errand {
+        // It goes to no client yet.
+        let mut cookies = ResponseHeader::build_no_case(head.status, None)?;
+        stick(session, &mut cookies, ctx)?;
+        errand.note(ctx, |met| met.cookies = cookies.headers.get_all(SET_COOKIE).iter().cloned().collect());
+        return Ok(());
+    }
+    if let (Some(connection), Some(date)) = (&ctx.connection, head.headers.get(DATE))
+        && session.req_header().version != Version::HTTP_2
+    {
+        connection.keep_date(date);
+    }
     if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
         session.set_keepalive(None);
     }
@@ -152,12 +165,17 @@ fn remove_hop_by_hop(head: &mut ResponseHeader) {
 }
 
 /// What all responses have in common, whoever gave them.
-fn finish_head(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
+pub(super) fn finish_head(session: &Session, head: &mut ResponseHeader, ctx: &Ctx) -> Result<()> {
     if let Some(server) = &ctx.snapshot.server {
         head.insert_header(SERVER, server.clone())?;
     }
     if ctx.snapshot.forwarded.via() {
         head.append_header(VIA, forwarded::via(head.version))?;
+    }
+    if let Some(told) = &ctx.told
+        && ctx.route().and_then(|route| route.cache.as_ref()).is_some_and(|cached| cached.caching.status_header)
+    {
+        head.append_header(CACHE_STATUS, told.value())?;
     }
     let Some(route) = ctx.route() else {
         // What a site promises of all its responses holds for its 404 too.

@@ -90,6 +90,12 @@ pub fn run(start: Start, ears: Ears, ready: impl FnOnce(&Gateway)) -> Result<(),
     ready(&gateway);
     let watch = Signals::new(ears.heard, Arc::clone(&gateway), start.path);
     server.run(RunArgs { shutdown_signal: Box::new(watch) });
+    for zone in gateway.snapshot().zones.values() {
+        let stopped = ears.runtime.block_on(async { tokio::time::timeout(LAST_LINES, zone.stop()).await });
+        if stopped.is_err() {
+            tracing::warn!(zone = zone.name(), "the disk of the cache did not stop in time");
+        }
+    }
     gateway.snapshot().access_log.flush(LAST_LINES);
     // A look-up of a name that hangs in the system is not waited for.
     ears.runtime.shutdown_background();

@@ -8,6 +8,7 @@ mod actions;
 mod admin;
 mod bad;
 mod balancing;
+mod cache_admin;
 mod caching;
 mod cli;
 mod conf;

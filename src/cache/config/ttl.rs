@@ -139,7 +139,7 @@ impl JsonSchema for TtlConfig {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let duration = generator.subschema_for::<HumanDuration>();
         let mut mapping = Mapping::json_schema(generator);
-        let statuses = json_schema!({ "^[1-5]([0-9][0-9]|xx)( *- *[1-5][0-9][0-9])?$": duration.clone() });
+        let statuses = json_schema!({ "^[1-5]([0-9][0-9]|xx)( *- *[1-5][0-9][0-9])?$": &duration });
         mapping.insert("patternProperties".into(), statuses.into());
         mapping.insert("additionalProperties".into(), false.into());
         generator.definitions_mut().insert("CacheTtlSettings".into(), mapping.into());

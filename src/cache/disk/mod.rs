@@ -40,6 +40,14 @@ pub struct Blob;
 
 /// Stub.
 #[derive(Debug)]
+pub struct Listed {
+    pub id: Id,
+    pub record: Record,
+    pub bytes: u64,
+}
+
+/// Stub.
+#[derive(Debug)]
 pub struct Writer;
 
 impl Disk {
@@ -65,6 +73,9 @@ impl Disk {
     }
     pub async fn remove(self: &Arc<Self>, _: &Id, _: Option<Tick>) -> bool {
         false
+    }
+    pub async fn list(self: &Arc<Self>, _: &str, _: usize) -> Vec<Listed> {
+        Vec::new()
     }
     pub fn limit(&self) -> u64 {
         0

@@ -35,7 +35,7 @@ pub(super) fn agree(path: &str, headers: &HeaderMap) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     let Some((_, ending)) = name.rsplit_once('.') else { return true };
     let is_ending = |known: &&str| known.eq_ignore_ascii_case(ending);
-    let Some((_, allowed)) = ENDINGS.iter().find(|(endings, _)| endings.iter().any(|known| is_ending(&known))) else {
+    let Some((_, allowed)) = ENDINGS.iter().find(|(endings, _)| endings.iter().any(is_ending)) else {
         return true;
     };
     let Some(kind) = headers.get(CONTENT_TYPE).map(|value| essence(value.as_bytes())) else { return false };

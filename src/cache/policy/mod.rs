@@ -153,7 +153,8 @@ impl Caching {
 
     /// Reports what is wrong with a block whose zone is not known.
     pub fn check<C>(settings: &Settings<C>, around: Around<'_>, at: &Scope<'_>) {
-        Self::build(settings, Parts { zone: Zone::named(""), around, stats: Arc::default() }, at);
+        let none = Arc::new(Zone::new("", 1 << 20, Arc::default()));
+        Self::build(settings, Parts { zone: none, around, stats: Arc::default() }, at);
     }
 
     /// Whether the cache has to do with this request at all, and then what it wishes; else why not. A request with a body
@@ -302,8 +303,11 @@ mod tests {
     fn built(yaml: &str) -> (Option<Caching>, Vec<(String, String)>) {
         let settings: Settings<String> = serde_yaml::from_str(yaml).unwrap();
         let issues = Issues::default();
-        let parts =
-            Parts { zone: Zone::named("main"), around: Around::default(), stats: Arc::new(RouteCacheStats::default()) };
+        let parts = Parts {
+            zone: Arc::new(Zone::new("main", 1 << 20, Arc::default())),
+            around: Around::default(),
+            stats: Arc::new(RouteCacheStats::default()),
+        };
         let caching = Caching::build(&settings, parts, &issues.root().key("cache"));
         let told = issues.into_vec().into_iter().map(|issue| (issue.path.to_string(), issue.message));
         (caching, told.collect())

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::Tick;
-use super::{Purge, What};
+use super::what::{Purge, What};
 
 /// A log of fewer bytes is never written anew.
 const SMALL: u64 = 256 << 10;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::super::Tick;
-use super::{Purge, Purges, Verdict, What, without_scheme};
+use super::what::{Purge, Verdict, What, tag_hash, without_scheme};
 
 /// So many purges of a kind are told apart.
 const MOST: usize = 1 << 16;
@@ -184,7 +184,7 @@ impl<K: Ord + Length> Shelf<K> {
 /// What a tag's purge is noted under. Only the number is kept, and so it is logged; no tag has such a text.
 fn tag_number(tag: &str) -> u64 {
     let number = tag.strip_prefix(NUMBERED).and_then(|number| u64::from_str_radix(number, 16).ok());
-    number.unwrap_or_else(|| Purges::tag_hash(tag.as_bytes()))
+    number.unwrap_or_else(|| tag_hash(tag.as_bytes()))
 }
 
 fn tag_text(number: u64) -> String {

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::marks::Marks;
+use super::what::without_scheme;
 use super::*;
 use crate::cache::{Kind, Terms};
 

@@ -1,0 +1,440 @@
+//! The cache on the path of a request: what is stored and fit to answer with does; for the rest the origin is asked, once for
+//! all who want the same.
+//!
+//! ```text
+//! answer ── admits? ── no ──> the way of any request (`Cache-Status: fwd=bypass`)
+//!   │
+//!   look up ── fit ──> serve
+//!   │  └── stale, and may be served meanwhile ──> serve, and fetch behind
+//!   fetch ── first to want it ──> errand ──> stored: serve while it comes │ confirmed │ passed through │ failed
+//!      └──── a later one ──> waits for the first
+//! ```
+
+mod drive;
+mod errand;
+mod invalidate;
+mod purge;
+mod seed;
+mod serve;
+mod told;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{AUTHORIZATION, HOST, IF_RANGE, RANGE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use pingora::Result;
+use pingora::proxy::{Session, SubrequestSpawner};
+
+use super::{Ctx, respond};
+use crate::cache::fill::{Failure, Fill, Heard, Outcome, Passing};
+use crate::cache::fills::Joined;
+use crate::cache::rules::directives::Wishes;
+use crate::cache::rules::freshness::{self, Need};
+use crate::cache::rules::reuse::{self, Reuse, Why};
+use crate::cache::rules::status::Forward;
+use crate::cache::zone::Looked;
+use crate::cache::{Id, Object, Zone};
+use crate::reply::Reply;
+use crate::route::cache::Cached;
+use drive::Job;
+use serve::Serving;
+
+pub(super) use errand::Errand;
+pub(super) use invalidate::after as invalidate;
+pub(super) use told::Told;
+
+/// How often a request looks anew after it waited for another: each time it may find a variant that is not its own.
+const ROUNDS: u32 = 4;
+
+/// A request that the cache has to do with.
+struct Ask {
+    cached: Arc<Cached>,
+    wishes: Wishes,
+    /// The id of its URL.
+    id: Id,
+    /// Whether its response may be stored.
+    may_store: bool,
+    /// Whether it goes alone: what others wait for is not for it.
+    alone: bool,
+}
+
+/// Why the origin is asked, and what there is until it answers.
+struct Want {
+    why: Forward,
+    /// Where the response would be stored.
+    place: Id,
+    stale: Option<Arc<Object>>,
+}
+
+/// Where a request has got to.
+enum Step {
+    /// It has its answer.
+    Answered,
+    /// It goes the way of any request.
+    Direct(Told),
+    /// It looks once more.
+    Again,
+}
+
+/// Answers a request out of the cache, or by way of it. `false`: it goes the way of any request.
+pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    let Some(cached) = ctx.route().and_then(|route| route.cache.clone()) else { return Ok(false) };
+    if session.req_header().method.as_str() == "PURGE" {
+        return purge::answer(session, ctx, &cached).await;
+    }
+    let head = session.req_header();
+    let wishes = match cached.admits(head, &ctx.exchange) {
+        // Nothing can be asked of the origin in its stead.
+        Ok(_) if !head.headers.contains_key(HOST) && head.uri.authority().is_none() => Err(Forward::Bypass),
+        admitted => admitted,
+    };
+    let wishes = match wishes {
+        Ok(wishes) => wishes,
+        Err(why) => {
+            ctx.told = Some(Told::forwarded(why));
+            return Ok(false);
+        }
+    };
+    let mut key = Vec::new();
+    cached.caching.key.write(&ctx.facts(head, None), &mut key);
+    let may_store = cached.may_store(head, &ctx.exchange);
+    let mut ask = Ask { wishes, id: Id::of(&key), may_store, alone: false, cached };
+    for _ in 0..ROUNDS {
+        match ask.step(session, ctx).await? {
+            Step::Answered => return Ok(true),
+            Step::Direct(told) => {
+                ctx.told = Some(told);
+                return Ok(false);
+            }
+            Step::Again => {}
+        }
+    }
+    ctx.told = Some(Told::forwarded(Forward::Miss));
+    Ok(false)
+}
+
+impl Ask {
+    fn zone(&self) -> &Arc<Zone> {
+        &self.cached.caching.zone
+    }
+
+    async fn step(&mut self, session: &mut Session, ctx: &mut Ctx) -> Result<Step> {
+        let head = session.req_header();
+        let (object, need) = match self.zone().look_up(self.id, &head.headers).await {
+            Looked::Nothing(place) => (None, Want { why: Forward::UriMiss, place, stale: None }),
+            Looked::OtherVariants(place) => (None, Want { why: Forward::VaryMiss, place, stale: None }),
+            Looked::Found(object) if !serve::holds(&object, head) => {
+                (None, Want { why: Forward::Partial, place: object.id, stale: None })
+            }
+            Looked::Found(object) => {
+                let why = if self.reuse(&object) == Reuse::Revalidate(Why::Request) {
+                    Forward::Request
+                } else {
+                    Forward::Stale
+                };
+                let need = Want { why, place: object.id, stale: Some(Arc::clone(&object)) };
+                (Some(object), need)
+            }
+        };
+        let Some(object) = object else {
+            if !reuse::may_be_fetched(&self.wishes) {
+                return gateway_timeout(session, ctx, need.why).await;
+            }
+            return self.fetch(session, ctx, need).await;
+        };
+        let ttl = ttl(&object);
+        match self.reuse(&object) {
+            Reuse::Fresh | Reuse::Stale => self.serve(session, ctx, &object, Told::hit(ttl)).await,
+            Reuse::StaleWhileRevalidate => {
+                self.refresh(session, ctx, &object);
+                let told = Told::hit(ttl.min(0)).with("stale-while-revalidate");
+                self.serve(session, ctx, &object, told).await
+            }
+            Reuse::GatewayTimeout => gateway_timeout(session, ctx, need.why).await,
+            Reuse::Revalidate(why) => {
+                // What may not be used without asking is no answer for others (RFC 9111 5.2.2.4).
+                self.alone |= why == Why::NoCache || object.record.terms.lifetime == 0;
+                self.fetch(session, ctx, need).await
+            }
+        }
+    }
+
+    /// What becomes of the request, with this stored.
+    fn reuse(&self, object: &Object) -> Reuse {
+        let terms = &object.record.terms;
+        let age = terms.age(SystemTime::now());
+        let lifetime = if object.is_softened() { terms.lifetime().min(age) } else { terms.lifetime() };
+        reuse::decide(age, lifetime, &terms.directives(), &self.wishes, self.cached.caching.grace())
+    }
+
+    async fn serve(&self, session: &mut Session, ctx: &mut Ctx, object: &Arc<Object>, told: Told) -> Result<Step> {
+        let serving = Serving { caching: &self.cached.caching, object, told, withheld: None };
+        Ok(if serving.answer(session, ctx).await? { Step::Answered } else { Step::Again })
+    }
+
+    /// Asks the origin, or waits for one who does.
+    async fn fetch(&mut self, session: &mut Session, ctx: &mut Ctx, need: Want) -> Result<Step> {
+        let told = Told::forwarded(need.why);
+        if let Some(detail) = self.goes_direct(session, &need) {
+            return Ok(Step::Direct(if detail.is_empty() { told } else { told.with(detail) }));
+        }
+        let place = fill_place(session, &need);
+        let collapse = self.cached.caching.collapse;
+        let is_shared = !self.alone && !collapse.is_zero() && !session.req_header().headers.contains_key(AUTHORIZATION);
+        let fill = match self.zone().fills.join(place, self.id) {
+            Joined::First(fill) if is_shared => fill,
+            Joined::First(fill) => {
+                self.zone().fills.leave(&place, &fill);
+                fill
+            }
+            Joined::Later(fill) if is_shared => return self.follow(session, ctx, &fill, need, collapse).await,
+            Joined::Later(_) => Fill::new(place, self.id, crate::cache::Tick::now()),
+        };
+        // Its place from the first byte on is taken before there is one.
+        let Some(reader) = fill.read(0, None) else { return Ok(Step::Direct(told)) };
+        let Some(job) = self.job(session, ctx, &fill, &need, is_shared) else {
+            self.zone().fills.leave(&place, &fill);
+            fill.end(false, None);
+            return Ok(Step::Direct(told));
+        };
+        let errand = Arc::clone(&job.errand);
+        tokio::spawn(job.run());
+        let outcome = lead(session, &fill).await?;
+        take_over(ctx, &errand);
+        match outcome {
+            Outcome::Stored(object, withheld) => {
+                let status = StatusCode::from_u16(object.record.status).unwrap_or_default();
+                let mut told = told.answered(status, true);
+                told.ttl = Some(ttl(&object));
+                let withheld = withheld.as_deref();
+                let serving = Serving { caching: &self.cached.caching, object: &object, told, withheld };
+                let is_answered = serving.answer(session, ctx).await?;
+                drop(reader);
+                Ok(if is_answered { Step::Answered } else { Step::Again })
+            }
+            Outcome::Passed(head, passing) => {
+                let mut told = told.answered(head.status, false);
+                told.detail = detail(passing);
+                ctx.told = Some(told);
+                let cookies = errand.met().cookies;
+                serve::pass(session, ctx, &head, &cookies, (&fill, reader)).await?;
+                Ok(Step::Answered)
+            }
+            outcome => self.take(session, ctx, outcome, need, errand.met().failure).await,
+        }
+    }
+
+    /// Why the request does not go by way of an errand, if it does not.
+    fn goes_direct(&self, session: &Session, need: &Want) -> Option<&'static str> {
+        if need.stale.is_none() && session.req_header().method == Method::HEAD {
+            // What a HEAD brings cannot be stored.
+            return Some("");
+        }
+        if !self.may_store {
+            return Some("no-store");
+        }
+        if self.wishes.no_store && need.stale.is_none() {
+            return Some("request-no-store");
+        }
+        if session.subrequest_spawner.is_none() {
+            return Some("");
+        }
+        if need.stale.is_some() {
+            return None;
+        }
+        if self.zone().passes.has(&need.place) {
+            return Some("pass");
+        }
+        let least = self.cached.caching.min_uses;
+        (least > 1 && self.zone().passes.count_use(&need.place) < least).then_some("min-uses")
+    }
+
+    /// Waits for what another request has asked for.
+    async fn follow(
+        &mut self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        fill: &Arc<Fill>,
+        need: Want,
+        patience: Duration,
+    ) -> Result<Step> {
+        let told = Told::forwarded(need.why).shared();
+        let Ok(outcome) = tokio::time::timeout(patience, fill.outcome()).await else {
+            return Ok(Step::Direct(Told::forwarded(need.why).with("collapse-timeout")));
+        };
+        match outcome {
+            Outcome::Stored(object, _) if object.id != need.place => Ok(Step::Again),
+            Outcome::Stored(object, _) => {
+                let terms = &object.record.terms;
+                if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
+                    self.alone = true;
+                    return Ok(Step::Again);
+                }
+                let mut told = told;
+                told.ttl = Some(ttl(&object));
+                self.serve(session, ctx, &object, told).await
+            }
+            Outcome::Passed(..) => Ok(Step::Direct(Told::forwarded(need.why))),
+            Outcome::Failed(failure) => self.take(session, ctx, Outcome::Failed(failure), need, failure).await,
+            outcome => self.take(session, ctx, outcome, need, Failure::default()).await,
+        }
+    }
+
+    /// An outcome without a response of its own.
+    async fn take(
+        &mut self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        outcome: Outcome,
+        need: Want,
+        failure: Failure,
+    ) -> Result<Step> {
+        match (outcome, need.stale) {
+            (Outcome::Confirmed(object), _) => {
+                let mut told = Told::forwarded(need.why).answered(StatusCode::NOT_MODIFIED, true);
+                told.ttl = Some(ttl(&object));
+                self.serve(session, ctx, &object, told).await
+            }
+            (Outcome::Excused(_), Some(stale)) => {
+                let told = Told::hit(ttl(&stale).min(0)).with("stale-if-error");
+                self.serve(session, ctx, &stale, told).await
+            }
+            (Outcome::Failed(failure), Some(stale)) if failure.status >= 500 && self.lives_through(&stale) => {
+                let told = Told::hit(ttl(&stale).min(0)).with("disconnected");
+                ctx.exchange.failure = failure.word;
+                self.serve(session, ctx, &stale, told).await
+            }
+            (Outcome::Excused(status), None) => fail(session, ctx, Failure { status, ..failure }, need.why).await,
+            (Outcome::Failed(failure), _) => fail(session, ctx, failure, need.why).await,
+            (Outcome::Stored(..) | Outcome::Passed(..), _) => Ok(Step::Again),
+        }
+    }
+
+    /// Whether what is stored is served while its origin cannot be reached (RFC 9111 4.2.4).
+    fn lives_through(&self, stale: &Object) -> bool {
+        let terms = &stale.record.terms;
+        let age = terms.age(SystemTime::now());
+        let grace = self.cached.caching.grace();
+        freshness::may_serve(age, terms.lifetime(), &terms.directives(), &self.wishes, Need::Disconnected, grace)
+    }
+
+    /// Fetches behind what is served stale, unless somebody does already.
+    fn refresh(&self, session: &mut Session, ctx: &Ctx, stale: &Arc<Object>) {
+        if session.subrequest_spawner.is_none() {
+            return;
+        }
+        let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)) };
+        let Joined::First(fill) = self.zone().fills.join(stale.id, self.id) else { return };
+        match self.job(session, ctx, &fill, &need, true) {
+            Some(job) => drop(tokio::spawn(job.run())),
+            None => {
+                self.zone().fills.leave(&stale.id, &fill);
+                fill.end(false, None);
+            }
+        }
+    }
+
+    fn job(&self, session: &mut Session, ctx: &Ctx, fill: &Arc<Fill>, need: &Want, shared: bool) -> Option<Job> {
+        let spawner: Arc<SubrequestSpawner> = Arc::new(session.subrequest_spawner.take()?);
+        let head = session.req_header();
+        let facts = ctx.facts(head, None);
+        let conditions = need.stale.iter().flat_map(|stale| drive::conditions(stale));
+        // What is stored of it is whole: the rest of it is fetched whole too.
+        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != crate::cache::Kind::Whole);
+        let range = ranges(head).into_iter().flatten().filter(|_| ranged);
+        let errand = errand::head_of(head, self.cached.caching.keyed_headers(), conditions.chain(range));
+        Some(Job {
+            cached: Arc::clone(&self.cached),
+            fill: Arc::clone(fill),
+            errand: Errand::new(ctx, ctx.route?, errand),
+            spawner,
+            id: self.id,
+            url: self.cached.caching.key.url(&facts),
+            path: ctx.exchange.path(head).to_owned(),
+            request: head.headers.clone(),
+            wishes: self.wishes.clone(),
+            stale: need.stale.clone(),
+            shared,
+        })
+    }
+}
+
+/// The fields by which a part is asked for.
+fn ranges(head: &pingora::http::RequestHeader) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    if head.method != Method::GET {
+        return None;
+    }
+    let range = head.headers.get(RANGE)?.clone();
+    let condition = head.headers.get(IF_RANGE).map(|condition| (IF_RANGE, condition.clone()));
+    Some(std::iter::once((RANGE, range)).chain(condition).collect())
+}
+
+/// Under which id a fill is waited for: those of parts apart from that of the whole.
+fn fill_place(session: &Session, need: &Want) -> Id {
+    match (ranges(session.req_header()), &need.stale) {
+        (Some(fields), None) => {
+            let text: Vec<u8> = fields.iter().flat_map(|(_, value)| [b"\0range", value.as_bytes()].concat()).collect();
+            need.place.with(&text)
+        }
+        _ => need.place,
+    }
+}
+
+/// Waits for what the errand of this request comes to, and passes on what comes before (RFC 9110 15.2).
+async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
+    let mut heard = 0;
+    loop {
+        match fill.hear(heard).await {
+            Heard::Outcome(outcome) => return Ok(outcome),
+            Heard::Early(head) => {
+                heard += 1;
+                session.write_response_header(Box::new(head), false).await?;
+            }
+        }
+    }
+}
+
+/// What the errand met with is what its request met with.
+fn take_over(ctx: &mut Ctx, errand: &Errand) {
+    let met = errand.met();
+    ctx.upstream = met.upstream;
+    ctx.asked = met.backend;
+    ctx.exchange.tries = met.tries;
+    ctx.exchange.connect_time = met.connect_time;
+    ctx.exchange.first_byte = met.first_byte;
+}
+
+async fn gateway_timeout(session: &mut Session, ctx: &mut Ctx, why: Forward) -> Result<Step> {
+    ctx.told = Some(Told::forwarded(why).with("only-if-cached"));
+    respond::write(session, ctx, Reply::error(StatusCode::GATEWAY_TIMEOUT)).await?;
+    Ok(Step::Answered)
+}
+
+async fn fail(session: &mut Session, ctx: &mut Ctx, failure: Failure, why: Forward) -> Result<Step> {
+    ctx.exchange.failure = failure.word;
+    ctx.told = Some(Told::forwarded(why));
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut reply = Reply::error(status);
+    if let Some(seconds) = failure.retry_after {
+        reply = reply.header(RETRY_AFTER, seconds.into());
+    }
+    respond::write(session, ctx, reply).await?;
+    Ok(Step::Answered)
+}
+
+fn detail(passing: Passing) -> Option<&'static str> {
+    Some(match passing {
+        Passing::Refused(refusal) => refusal.word(),
+        Passing::NoRoom => "too-large",
+        Passing::Mismatch => "mismatch",
+    })
+}
+
+/// For how many seconds it is still fresh.
+fn ttl(object: &Object) -> i64 {
+    let terms = &object.record.terms;
+    let age = i64::try_from(terms.age(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
+    let left = i64::from(terms.lifetime).saturating_sub(age);
+    if object.is_softened() { left.min(0) } else { left }
+}

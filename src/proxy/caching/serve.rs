@@ -1,0 +1,326 @@
+//! Answers a request with a stored response: conditions, ranges, `Age`, and its body from wherever it lies.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, SET_COOKIE, TRANSFER_ENCODING,
+};
+use http::{Method, Response, StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, OrErr as _, Result};
+
+use super::told::Told;
+use crate::cache::fill::{Fill, Reader};
+use crate::cache::object::BodyReader;
+use crate::cache::rules::conditional::{self, Outcome};
+use crate::cache::rules::range::{self, ContentRange, Wanted};
+use crate::cache::rules::stored_head;
+use crate::cache::{Caching, Kind, Object};
+use crate::proxy::{Ctx, respond};
+
+/// Of more ranges in one request, the whole is sent.
+const MOST_RANGES: usize = 16;
+
+/// A stored response, and for whom.
+pub(super) struct Serving<'a> {
+    pub(super) caching: &'a Caching,
+    pub(super) object: &'a Arc<Object>,
+    pub(super) told: Told,
+    /// Fields that only who asked for it gets.
+    pub(super) withheld: Option<&'a HeaderMap>,
+}
+
+/// What of the body is sent.
+enum Send {
+    Nothing,
+    /// From this byte of the object on, up to that one, so many in all if that is known.
+    Bytes(u64, Option<u64>, Option<u64>),
+    /// Several ranges, each with its head before it, and the end.
+    Parts(Vec<(Bytes, Range<u64>)>, Bytes),
+}
+
+impl Serving<'_> {
+    /// Answers. `false`: the body is gone, and nothing was written.
+    pub(super) async fn answer(self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let now = SystemTime::now();
+        let record = &self.object.record;
+        let mut status = StatusCode::from_u16(record.status).or_err(ErrorType::InternalError, "a stored status")?;
+        let mut fields = HeaderMap::with_capacity(16);
+        for (name, value) in record.fields() {
+            if self.caching.keep_tags || !self.caching.tag_fields.contains(&name) {
+                fields.append(name, value);
+            }
+        }
+        for (name, value) in self.withheld.into_iter().flatten() {
+            fields.append(name.clone(), value.clone());
+        }
+        stored_head::write_age(&mut fields, record.terms.age(now));
+        let send = self.choose(session, &mut status, &mut fields);
+        let mut readers = match self.readers(&send) {
+            Some(readers) => readers.into_iter(),
+            None => return Ok(false),
+        };
+        let length = write_length(session, status, &mut fields, &send);
+        if let Some(connection) = &ctx.connection
+            && let Some(date) = fields.get(DATE)
+            && session.req_header().version != Version::HTTP_2
+        {
+            connection.keep_date(date);
+        }
+        let mut parts = Response::new(()).into_parts().0;
+        (parts.status, parts.headers) = (status, fields);
+        let mut head = ResponseHeader::from(parts);
+        ctx.told = Some(self.told);
+        respond::finish_head(session, &mut head, ctx)?;
+        let is_bodiless = session.req_header().method == Method::HEAD || length == Some(0);
+        session.write_response_header(Box::new(head), is_bodiless).await?;
+        if is_bodiless {
+            return Ok(true);
+        }
+        match send {
+            Send::Nothing => {}
+            Send::Bytes(..) => {
+                if let Some(reader) = readers.next() {
+                    write_all(session, reader, length).await?;
+                }
+            }
+            Send::Parts(parts, end) => {
+                for ((head, range), reader) in parts.into_iter().zip(readers) {
+                    session.write_response_body(Some(head), false).await?;
+                    write_part(session, reader, range.end - range.start).await?;
+                }
+                session.write_response_body(Some(end), true).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is to be sent, by the conditions and ranges of the request (RFC 9110 13.2.2, 14.2).
+    fn choose(&self, session: &Session, status: &mut StatusCode, fields: &mut HeaderMap) -> Send {
+        let head = session.req_header();
+        let record = &self.object.record;
+        let stored = conditional::Stored { status: *status, headers: fields, received: record.terms.received() };
+        match conditional::evaluate(&head.method, &head.headers, &stored, true) {
+            Outcome::NotModified => {
+                *status = StatusCode::NOT_MODIFIED;
+                conditional::reduce_to_not_modified(fields);
+                return Send::Nothing;
+            }
+            Outcome::PreconditionFailed => {
+                *status = StatusCode::PRECONDITION_FAILED;
+                conditional::reduce_to_not_modified(fields);
+                fields.insert(CONTENT_LENGTH, 0.into());
+                return Send::Nothing;
+            }
+            Outcome::Pass => {}
+        }
+        let length = self.object.body.len();
+        let whole = Send::Bytes(0, None, length);
+        let heard = conditional::is_range_heard(&head.headers, &stored);
+        let (start, total) = match record.kind {
+            Kind::Part(start, Some(total)) => (start, total),
+            // All that is there, as it came.
+            Kind::Part(_, None) => return whole,
+            Kind::Whole | Kind::Variants => match length {
+                Some(length) if heard && *status == StatusCode::OK && head.method == Method::GET => (0, length),
+                _ => return whole,
+            },
+        };
+        match range::wanted(&head.headers, total, MOST_RANGES) {
+            Wanted::Whole => whole,
+            Wanted::Unsatisfiable => {
+                *status = StatusCode::RANGE_NOT_SATISFIABLE;
+                conditional::reduce_to_not_modified(fields);
+                set(fields, &ContentRange { range: None, length: Some(total) });
+                fields.insert(CONTENT_LENGTH, 0.into());
+                Send::Nothing
+            }
+            Wanted::Parts(ranges) => {
+                let is_here = |range: &Range<u64>| {
+                    range.start >= start && length.is_none_or(|length| range.end <= start + length)
+                };
+                match &*ranges {
+                    [range] if is_here(range) => {
+                        *status = StatusCode::PARTIAL_CONTENT;
+                        set(fields, &ContentRange { range: Some(range.clone()), length: Some(total) });
+                        Send::Bytes(range.start - start, Some(range.end - start), Some(range.end - range.start))
+                    }
+                    several if several.len() > 1 && several.iter().all(is_here) => {
+                        *status = StatusCode::PARTIAL_CONTENT;
+                        several_parts(several, start, total, fields)
+                    }
+                    _ => whole,
+                }
+            }
+        }
+    }
+
+    /// Readers of what is to be sent; `None`: it is gone.
+    fn readers(&self, send: &Send) -> Option<Vec<BodyReader>> {
+        let body = &self.object.body;
+        match send {
+            Send::Nothing => Some(Vec::new()),
+            Send::Bytes(from, to, _) => body.read(*from, *to).map(|reader| vec![reader]),
+            Send::Parts(parts, _) => parts.iter().map(|(_, range)| body.read(range.start, Some(range.end))).collect(),
+        }
+    }
+}
+
+/// Whether a stored part holds what this request asks for of it.
+pub(super) fn holds(object: &Object, head: &pingora::http::RequestHeader) -> bool {
+    let Kind::Part(start, total) = object.record.kind else { return true };
+    let (Some(total), Some(length)) = (total, object.body.len()) else { return false };
+    let fields = object.record.headers();
+    let stored =
+        conditional::Stored { status: StatusCode::OK, headers: &fields, received: object.record.terms.received() };
+    let is_asked = head.method == Method::GET && conditional::is_range_heard(&head.headers, &stored);
+    match range::wanted(&head.headers, total, MOST_RANGES) {
+        Wanted::Parts(ranges) if is_asked => {
+            ranges.iter().all(|range| range.start >= start && range.end <= start + length)
+        }
+        Wanted::Unsatisfiable => is_asked,
+        _ => false,
+    }
+}
+
+fn set(fields: &mut HeaderMap, range: &ContentRange) {
+    if let Ok(value) = HeaderValue::from_str(&range.to_string()) {
+        fields.insert(CONTENT_RANGE, value);
+    }
+}
+
+/// A `multipart/byteranges` body (RFC 9110 14.6, 15.3.7.2).
+fn several_parts(ranges: &[Range<u64>], start: u64, total: u64, fields: &mut HeaderMap) -> Send {
+    let boundary = format!("{:032x}", fastrand::u128(..));
+    let content_type = fields.get(CONTENT_TYPE).cloned();
+    let parts = ranges.iter().map(|range| {
+        let mut head = format!("\r\n--{boundary}\r\n").into_bytes();
+        if let Some(content_type) = &content_type {
+            head.extend_from_slice(b"Content-Type: ");
+            head.extend_from_slice(content_type.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        let content_range = ContentRange { range: Some(range.clone()), length: Some(total) };
+        head.extend_from_slice(format!("Content-Range: {content_range}\r\n\r\n").as_bytes());
+        (Bytes::from(head), range.start - start..range.end - start)
+    });
+    let parts = parts.collect();
+    fields.remove(CONTENT_RANGE);
+    if let Ok(value) = HeaderValue::from_str(&format!("multipart/byteranges; boundary={boundary}")) {
+        fields.insert(CONTENT_TYPE, value);
+    }
+    Send::Parts(parts, format!("\r\n--{boundary}--\r\n").into())
+}
+
+/// Says how long the body is, which is told; `None`: its end tells it.
+fn write_length(session: &mut Session, status: StatusCode, fields: &mut HeaderMap, send: &Send) -> Option<u64> {
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        fields.remove(CONTENT_LENGTH);
+        return Some(0);
+    }
+    let length = match send {
+        Send::Nothing => Some(0),
+        Send::Bytes(_, _, length) => *length,
+        Send::Parts(parts, end) => Some(
+            parts.iter().map(|(head, range)| head.len() as u64 + range.end - range.start).sum::<u64>()
+                + end.len() as u64,
+        ),
+    };
+    match length {
+        Some(length) => drop(fields.insert(CONTENT_LENGTH, length.into())),
+        None => {
+            fields.remove(CONTENT_LENGTH);
+            match session.req_header().version {
+                Version::HTTP_11 => drop(fields.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))),
+                // The end of the connection ends the body (RFC 9112 6.3).
+                Version::HTTP_10 => session.set_keepalive(None),
+                _ => {}
+            }
+        }
+    }
+    length
+}
+
+async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option<u64>) -> Result<()> {
+    let mut written = 0;
+    while let Some(piece) = next(&mut reader).await? {
+        written += piece.len() as u64;
+        let ends = length == Some(written);
+        session.write_response_body(Some(piece), ends).await?;
+        if ends {
+            return Ok(());
+        }
+    }
+    if length.is_some() {
+        return Err(broken());
+    }
+    session.write_response_body(None, true).await
+}
+
+async fn write_part(session: &mut Session, mut reader: BodyReader, length: u64) -> Result<()> {
+    let mut written = 0;
+    while let Some(piece) = next(&mut reader).await? {
+        written += piece.len() as u64;
+        session.write_response_body(Some(piece), false).await?;
+    }
+    if written == length { Ok(()) } else { Err(broken()) }
+}
+
+async fn next(reader: &mut BodyReader) -> Result<Option<Bytes>> {
+    reader.next().await.map_err(|_| broken())
+}
+
+/// What the client has got is not all: its connection, or its stream, must not end as if it were.
+fn broken() -> Box<Error> {
+    Error::explain(ErrorType::ConnectionClosed, "the response broke off").into_up()
+}
+
+/// A response that is not stored, straight from the origin.
+pub(super) async fn pass(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    head: &ResponseHeader,
+    cookies: &[HeaderValue],
+    (fill, reader): (&Arc<Fill>, Reader),
+) -> Result<()> {
+    let mut head = head.clone();
+    let is_get = session.req_header().method == Method::GET;
+    let stored = conditional::Stored { status: head.status, headers: &head.headers, received: SystemTime::now() };
+    if is_get
+        && conditional::evaluate(&Method::GET, &session.req_header().headers, &stored, false) == Outcome::NotModified
+    {
+        let mut parts: http::response::Parts = head.as_owned_parts();
+        conditional::reduce_to_not_modified(&mut parts.headers);
+        parts.status = StatusCode::NOT_MODIFIED;
+        head = ResponseHeader::from(parts);
+    }
+    for cookie in cookies {
+        head.append_header(SET_COOKIE, cookie.clone())?;
+    }
+    let has_length = head.headers.contains_key(CONTENT_LENGTH);
+    if session.req_header().version == Version::HTTP_11 && !has_length && !is_empty(&head) {
+        head.insert_header(TRANSFER_ENCODING, "chunked")?;
+    }
+    respond::downstream_head(session, &mut head, ctx)?;
+    let is_bodiless = is_empty(&head) || session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), is_bodiless).await?;
+    if is_bodiless {
+        return Ok(());
+    }
+    let mut reader = BodyReader::Fill(reader);
+    while let Some(piece) = next(&mut reader).await? {
+        session.write_response_body(Some(piece), false).await?;
+    }
+    if let Some(trailers) = fill.trailers().filter(|_| session.req_header().version == Version::HTTP_2) {
+        return session.as_downstream_mut().write_response_trailers(trailers).await;
+    }
+    session.write_response_body(None, true).await
+}
+
+fn is_empty(head: &ResponseHeader) -> bool {
+    matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
