@@ -15,8 +15,9 @@ use pingora::http::ResponseHeader;
 use tokio::sync::Notify;
 
 use super::disk::Blob;
+use super::id::Id;
 use super::rules::storable::Refusal;
-use super::{Id, Object, Tick};
+use super::tick::Tick;
 
 /// How much of a response that is not stored waits for its slowest reader.
 const WINDOW: u64 = 256 << 10;
@@ -27,19 +28,31 @@ const BEHIND: u64 = 512 << 10;
 /// How much of a file is read at once.
 const READ: usize = 128 << 10;
 
-/// What the origin's answer came to.
-#[derive(Clone, Debug)]
-pub enum Outcome {
+/// What the origin's answer came to; `O`: what a stored response is.
+#[derive(Debug)]
+pub enum Outcome<O> {
     /// It is stored: what it looks like. Its body follows. Who asked for it gets these fields too, which are not stored.
-    Stored(Arc<Object>, Option<Arc<HeaderMap>>),
+    Stored(Arc<O>, Option<Arc<HeaderMap>>),
     /// What was stored was confirmed (304), and renewed.
-    Confirmed(Arc<Object>),
+    Confirmed(Arc<O>),
     /// It is not stored, and this is its head. Only who asked for it may have it; its body follows.
     Passed(Arc<ResponseHeader>, Passing),
     /// The origin failed with this status, and what is stored may be used in its stead (RFC 5861 4).
     Excused(u16),
     /// There is no response.
     Failed(Failure),
+}
+
+impl<O> Clone for Outcome<O> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Stored(object, withheld) => Self::Stored(Arc::clone(object), withheld.clone()),
+            Self::Confirmed(object) => Self::Confirmed(Arc::clone(object)),
+            Self::Passed(head, passing) => Self::Passed(Arc::clone(head), *passing),
+            Self::Excused(status) => Self::Excused(*status),
+            Self::Failed(failure) => Self::Failed(*failure),
+        }
+    }
 }
 
 /// Why a response is not stored.
@@ -66,23 +79,23 @@ pub struct Failure {
 
 /// A response on its way.
 #[derive(Debug)]
-pub struct Fill {
+pub struct Fill<O> {
     /// Under which id it is waited for.
     pub id: Id,
     /// The id of its URL.
     pub primary: Id,
     /// When its origin was asked.
     pub asked: Tick,
-    state: Mutex<State>,
+    state: Mutex<State<O>>,
     changed: Notify,
     room: Notify,
     void: AtomicBool,
 }
 
-#[derive(Debug, Default)]
-struct State {
+#[derive(Debug)]
+struct State<O> {
     early: Vec<ResponseHeader>,
-    outcome: Option<Outcome>,
+    outcome: Option<Outcome<O>>,
     pieces: VecDeque<Bytes>,
     /// How many pieces, and bytes, are gone from the front.
     gone: u64,
@@ -100,14 +113,14 @@ struct State {
 }
 
 /// What a reader of the head hears.
-pub enum Heard {
+pub enum Heard<O> {
     /// A 1xx.
     Early(ResponseHeader),
     /// What it came to.
-    Outcome(Outcome),
+    Outcome(Outcome<O>),
 }
 
-impl Fill {
+impl<O> Fill<O> {
     /// A response that nothing is known of yet.
     pub fn new(id: Id, primary: Id, asked: Tick) -> Arc<Self> {
         Arc::new(Self {
@@ -121,7 +134,7 @@ impl Fill {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<O>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,7 +149,7 @@ impl Fill {
     }
 
     /// Waits for what it comes to. `heard`: how many 1xx the caller has had; they are told one by one.
-    pub async fn hear(&self, heard: usize) -> Heard {
+    pub async fn hear(&self, heard: usize) -> Heard<O> {
         loop {
             let changed = self.changed.notified();
             {
@@ -153,7 +166,7 @@ impl Fill {
     }
 
     /// Waits for what it comes to.
-    pub async fn outcome(&self) -> Outcome {
+    pub async fn outcome(&self) -> Outcome<O> {
         loop {
             if let Heard::Outcome(outcome) = self.hear(usize::MAX).await {
                 return outcome;
@@ -168,7 +181,7 @@ impl Fill {
     }
 
     /// The writer says what it came to. Pieces of a body follow, if it has one.
-    pub fn tell(&self, outcome: Outcome) {
+    pub fn tell(&self, outcome: Outcome<O>) {
         let mut state = self.lock();
         state.piped = !matches!(outcome, Outcome::Stored(..));
         if !matches!(outcome, Outcome::Stored(..) | Outcome::Passed(..)) {
@@ -265,7 +278,7 @@ impl Fill {
     }
 
     /// A reader from this byte on, up to that one. `None`: what it would need is gone.
-    pub fn read(self: &Arc<Self>, from: u64, to: Option<u64>) -> Option<Reader> {
+    pub fn read(self: &Arc<Self>, from: u64, to: Option<u64>) -> Option<Reader<O>> {
         let mut state = self.lock();
         if from < state.base && state.file.is_none() {
             return None;
@@ -284,7 +297,25 @@ impl Fill {
     }
 }
 
-impl State {
+impl<O> Default for State<O> {
+    fn default() -> Self {
+        Self {
+            early: Vec::new(),
+            outcome: None,
+            pieces: VecDeque::new(),
+            gone: 0,
+            base: 0,
+            len: 0,
+            ended: None,
+            trailers: None,
+            piped: false,
+            readers: Vec::new(),
+            file: None,
+        }
+    }
+}
+
+impl<O> State<O> {
     /// Forgets the pieces in front that nobody needs.
     fn tidy(&mut self) {
         let slowest = self.readers.iter().flatten().min().copied();
@@ -309,8 +340,8 @@ impl State {
 
 /// Reads a response on its way.
 #[derive(Debug)]
-pub struct Reader {
-    fill: Arc<Fill>,
+pub struct Reader<O> {
+    fill: Arc<Fill<O>>,
     place: usize,
     at: u64,
     to: Option<u64>,
@@ -327,7 +358,7 @@ enum Found {
     OnDisk(Arc<Blob>, usize),
 }
 
-impl Reader {
+impl<O> Reader<O> {
     /// The next piece; `None`: there is no more. The error says that the response broke off.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let fill = Arc::clone(&self.fill);
@@ -396,7 +427,7 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl<O> Drop for Reader<O> {
     fn drop(&mut self) {
         let mut state = self.fill.lock();
         state.readers[self.place] = None;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::fill::Fill;
+use super::object::Fill;
 use super::{Id, Tick};
 
 const SHARDS: usize = 16;

@@ -8,8 +8,15 @@ use bytes::Bytes;
 use http::header::{HeaderName, VARY};
 
 use super::disk::{Blob, Found, FoundBody};
-use super::fill::{Fill, Reader};
+use super::fill;
 use super::{Id, Kind, Record};
+
+/// A response on its way.
+pub type Fill = fill::Fill<Object>;
+/// What one came to.
+pub type Outcome = fill::Outcome<Object>;
+/// Reads one.
+pub type Reader = fill::Reader<Object>;
 
 /// A stored response.
 #[derive(Debug)]

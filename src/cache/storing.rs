@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 
 use super::disk::Writer;
-use super::fill::Fill;
+use super::object::Fill;
 use super::{Body, Object, Zone};
 
 /// A response that is being stored.

@@ -85,11 +85,6 @@ impl Zone {
         }
     }
 
-    /// A small one, in the place of one that has faults.
-    pub(super) fn named(name: &str) -> Arc<Self> {
-        Arc::new(Self::new(name, 1 << 20, Arc::default()))
-    }
-
     /// Gives the zone the sizes of this document, and begins its upkeep. Without its disk, if that cannot be used, it goes
     /// on in memory.
     pub fn start(self: &Arc<Self>, config: &ZoneConfig, background: &Handle) {

@@ -360,6 +360,27 @@ impl TierStats {
 #[derive(Debug, Default)]
 pub struct OpenConnections(pub Gauge);
 
+/// What is counted of the disk tier of one cache zone, by every process that has the zone for itself.
+#[derive(Debug, Default)]
+pub struct DiskStats {
+    /// Bytes in use: files in whole blocks of 4 KiB, and what fills under way have reserved.
+    pub bytes: Gauge,
+    /// Objects that are known.
+    pub objects: Gauge,
+    /// Objects removed to make room.
+    pub evictions: Counter,
+    /// Fills that were refused because no room could be made.
+    pub refused: Counter,
+    /// Writing or removing a file failed.
+    pub write_errors: Counter,
+    /// Reading a file failed.
+    pub read_errors: Counter,
+    /// Objects found again after a start.
+    pub recovered: Counter,
+    /// Files deleted because they were damaged, or belonged to nothing.
+    pub discarded: Counter,
+}
+
 /// What is counted of downstream connections, for the whole process.
 #[derive(Debug, Default)]
 pub struct ConnectionStats {

@@ -24,9 +24,9 @@ use crate::keep::Keep;
 
 pub use access_log::AccessLog;
 pub use counters::{
-    BackendStats, ByClass, CircuitStats, ConcurrencyStats, ConnectionStats, Counter, DiscoveryStats, FilterStats,
-    Finding, Gauge, Histogram, MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteCacheStats, RouteStats,
-    TierStats, UpstreamStats, ZoneStats,
+    BackendStats, ByClass, CircuitStats, ConcurrencyStats, ConnectionStats, Counter, DiscoveryStats, DiskStats,
+    FilterStats, Finding, Gauge, Histogram, MirrorStats, OpenConnections, ProcessStats, QueueStats, RouteCacheStats,
+    RouteStats, TierStats, UpstreamStats, ZoneStats,
 };
 pub use diagnostics::{Diagnostics, Level};
 pub use log_format::Format as LogFormat;

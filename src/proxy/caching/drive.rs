@@ -14,7 +14,8 @@ use pingora::proxy::SubrequestSpawner;
 use tokio::sync::mpsc::Receiver;
 
 use super::errand::Errand;
-use crate::cache::fill::{Failure, Fill, Outcome, Passing};
+use crate::cache::fill::{Failure, Passing};
+use crate::cache::object::{Fill, Outcome};
 use crate::cache::policy::Approved;
 use crate::cache::rules::directives::Wishes;
 use crate::cache::rules::freshness::{self, Need, Times};

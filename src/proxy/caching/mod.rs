@@ -27,8 +27,9 @@ use pingora::Result;
 use pingora::proxy::{Session, SubrequestSpawner};
 
 use super::{Ctx, respond};
-use crate::cache::fill::{Failure, Fill, Heard, Outcome, Passing};
+use crate::cache::fill::{Failure, Heard, Passing};
 use crate::cache::fills::Joined;
+use crate::cache::object::{Fill, Outcome};
 use crate::cache::rules::directives::Wishes;
 use crate::cache::rules::freshness::{self, Need};
 use crate::cache::rules::reuse::{self, Reuse, Why};

@@ -14,8 +14,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::told::Told;
-use crate::cache::fill::{Fill, Reader};
-use crate::cache::object::BodyReader;
+use crate::cache::object::{BodyReader, Fill, Reader};
 use crate::cache::rules::conditional::{self, Outcome};
 use crate::cache::rules::range::{self, ContentRange, Wanted};
 use crate::cache::rules::stored_head;
