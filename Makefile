@@ -42,7 +42,7 @@ bench: bench-micro bench-load ## The benchmarks in the code, then the load compa
 bench-micro: setup ## The criterion benchmarks
 	$(CARGO) bench --locked --benches -- $(ARGS)
 
-bench-load: build ## CPU per request beside nginx and HAProxy; options in ARGS
+bench-load: build ## CPU per request beside nginx, HAProxy and Varnish; options in ARGS
 	@scripts/setup bench
 	@scripts/bench $(ARGS)
 

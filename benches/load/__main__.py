@@ -1,4 +1,4 @@
-"""The load comparison: edgeway beside nginx and HAProxy, in one run on one machine.
+"""The load comparison: edgeway beside nginx, HAProxy and (as caches) Varnish, in one run on one machine.
 
 Each proxy has one worker pinned to one core; wrk and the origin (an nginx) have another. All do the same work: upstream
 keep-alive, forwarded headers, a request id, a header set and one removed, a network denied. Rounds are interleaved and
@@ -19,14 +19,14 @@ import report
 import scenarios
 import servers
 
-OTHERS = ["nginx", "haproxy"]
+OTHERS = ["nginx", "haproxy", "varnish"]
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--edgeway", action="append", metavar="[LABEL=]PATH",
                         help="a binary of ours (default: target/release/edgeway); several may be given, labelled")
-    parser.add_argument("--only", metavar="NAMES", help="those to run, by comma: edgeway, nginx, haproxy, labels")
+    parser.add_argument("--only", metavar="NAMES", help="those to run, by comma: edgeway, nginx, haproxy, varnish, labels")
     parser.add_argument("--scenario", metavar="NAMES", help="by comma: " + ", ".join(scenarios.ALL))
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured (default: 5)")
     parser.add_argument("--seconds", type=int, default=4, help="how long a measurement takes (default: 4)")
@@ -66,9 +66,9 @@ def main():
     setting = scenarios.Setting(folder, names, binaries, chosen.rounds, chosen.seconds, proxy_core, load_core)
     origin = servers.origin(folder, load_core)
     try:
-        setting.origin_port = origin.start().port
+        setting.origin = origin.start()
         if chosen.perf:
-            return [perf(setting, name) for name in names]
+            return [perf(setting, name) for name in setting.proxies()]
         rows = []
         for name in wanted:
             print(name, flush=True)

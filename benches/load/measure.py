@@ -2,7 +2,10 @@
 
 import os
 import re
+import selectors
+import socket
 import subprocess
+import time
 from dataclasses import dataclass
 
 from servers import find_program, prepare_child
@@ -61,6 +64,43 @@ def load(server, core, path, connections, seconds, headers=(), script=None):
     if done.returncode != 0:
         raise SystemExit(f"scripts/bench: wrk failed on {server.name}:\n{done.stdout}{done.stderr}")
     return parse(done.stdout, used, server.name)
+
+
+def fetch_each(server, paths, count, connections=32):
+    """GETs each of `count` paths once: how many seconds that took, and what each cost the server in CPU."""
+    before, begun = cpu_seconds(server.process), time.monotonic()
+    waiting = selectors.DefaultSelector()
+
+    def ask(link):
+        path = next(paths, None)
+        if path is None:
+            waiting.unregister(link)
+            link.close()
+        else:
+            # As wrk asks: it is one of the parts of the key.
+            link.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+
+    for _ in range(connections):
+        link = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        waiting.register(link, selectors.EVENT_READ)
+        ask(link)
+    answers = dict.fromkeys((key.fileobj for key in waiting.get_map().values()), b"")
+    while waiting.get_map():
+        ready = waiting.select(timeout=30)
+        if not ready:
+            raise SystemExit(f"scripts/bench: {server.name} answers no more")
+        for key, _ in ready:
+            link = key.fileobj
+            answer = answers[link] + (piece := link.recv(65536))
+            head, end, body = answer.partition(b"\r\n\r\n")
+            if not piece or (end and not head.startswith(b"HTTP/1.1 200")):
+                raise SystemExit(f"scripts/bench: {server.name} answers {answer[:200]!r}")
+            done = end and len(body) >= 1024
+            answers[link] = b"" if done else answer
+            if done:
+                ask(link)
+    server.process.check_alive()
+    return time.monotonic() - begun, (cpu_seconds(server.process) - before) * 1e6 / count
 
 
 def parse(text, cpu_used, name):

@@ -17,6 +17,7 @@ def machine(binaries):
         "load average": f"{os.getloadavg()[2]:.1f} over 15 minutes",
         "nginx": first_line("nginx", "-v"),
         "haproxy": first_line("haproxy", "-v"),
+        "varnish": first_line("varnishd", "-V"),
     }
     for label, path in binaries.items():
         about[label] = f"{first_line(path, '--version')} ({os.path.getsize(path) / 1e6:.1f} MB)"
@@ -33,11 +34,13 @@ def first_line(program, option):
 
 
 def reference(row, rows):
-    """The row that this one is compared with: nginx with the same log, or one route beside many."""
+    """The row that this one is compared with: nginx with the same log, or the same server with one route, or few objects."""
     wanted = "nginx+log" if row["server"].endswith("+log") else "nginx"
     if row["scenario"] == "many-routes":
         prefix = row["server"].rpartition(":")
         wanted = f"{prefix[0]}{prefix[1]}1-route"
+    if row["scenario"] == "hit-many":
+        wanted = f"{row['server'].rpartition(':')[0]}:1000"
     return next((other for other in rows if other["scenario"] == row["scenario"] and other["server"] == wanted), None)
 
 
@@ -53,7 +56,7 @@ def markdown(rows, about, setting):
         f" {setting.seconds} s.",
         "",
     ]
-    loads = [row for row in rows if "cpu_us" in row and row["scenario"] != "many-routes"]
+    loads = [row for row in rows if "cpu_us" in row and row["scenario"] not in ("many-routes", "hit-many")]
     if loads:
         lines += table(
             ["scenario", "server", "CPU µs/request", "to nginx", "requests/s", "p50 ms", "p99 ms", "errors"],
@@ -81,6 +84,17 @@ def markdown(rows, about, setting):
                 [row["server"], f"{row['cpu_us']:.2f}", ratio(row, rows, "cpu_us"), f"{row['per_second']:.0f}",
                  row["start_ms"], row["first_rss_mib"], row["rss_mib"], row["errors"]]
                 for row in many
+            ],
+        )
+    stored = [row for row in rows if row["scenario"] == "hit-many"]
+    if stored:
+        lines += table(
+            ["stored responses of 1 KiB", "CPU µs/hit", "to 1,000", "requests/s", "filled in s", "CPU µs/miss",
+             "bytes of memory each", "errors"],
+            [
+                [row["server"], f"{row['cpu_us']:.2f}", ratio(row, rows, "cpu_us"), f"{row['per_second']:.0f}",
+                 row["fill_s"], row["fill_cpu_us"], row["bytes_an_object"], row["errors"]]
+                for row in stored
             ],
         )
     lines += [f"- {name}: {text}" for name, text in about.items() if name not in ("cpu", "cores", "kernel")]

@@ -10,6 +10,7 @@ import measure
 import servers
 
 ROUTES = 10_000
+OBJECTS = (1_000, 100_000)
 
 
 @dataclass
@@ -17,25 +18,32 @@ class Setting:
     """What the command line asked for."""
 
     folder: object
-    names: list  # `edgeway`, `nginx`, `haproxy`, and labels of further binaries
+    names: list  # `edgeway`, `nginx`, `haproxy`, `varnish`, and labels of further binaries
     binaries: dict  # label -> path
     rounds: int
     seconds: int
     proxy_core: int
     load_core: int
-    origin_port: int = 0
+    origin: object = None
+
+    def proxies(self):
+        """Those that are compared as proxies: Varnish is here for its cache."""
+        return [name for name in self.names if name != "varnish"]
 
 
-def build(setting, name, label, logging=False, sites=None):
+def build(setting, name, label, logging=False, **more):
     """The server `name`, under a label that is unique in this run."""
-    folder, core, port = setting.folder, setting.proxy_core, setting.origin_port
+    folder, core, port = setting.folder, setting.proxy_core, setting.origin.port
     if name in setting.binaries:
-        return servers.edgeway(label, folder, core, port, logging, setting.binaries[name], sites)
-    return getattr(servers, name)(label, folder, core, port, logging)
+        return servers.edgeway(label, folder, core, port, logging, setting.binaries[name], **more)
+    return getattr(servers, name)(label, folder, core, port, logging, **more)
 
 
-def rounds(setting, scenario, targets, path, connections, headers=(), script=None):
-    """Runs all targets in turn, round after round, so that whatever else the machine does meets all of them alike."""
+def rounds(setting, scenario, targets, path, connections, headers=(), script=None, prepare=None):
+    """Runs all targets in turn, round after round, so that whatever else the machine does meets all of them alike.
+
+    `prepare` is done with each of them once it runs.
+    """
     runs = {target.name: [] for target in targets}
 
     def one(target, seconds):
@@ -45,7 +53,9 @@ def rounds(setting, scenario, targets, path, connections, headers=(), script=Non
         for target in targets:
             target.start()
             if not script:  # a script has paths of its own; what is refused there is counted as an error
-                servers.expect(target, path, servers.BODY_10M if path == "/10m" else len(servers.BODY_1K))
+                servers.expect(target, path, servers.SIZES.get(path, len(servers.BODY_1K)))
+            if prepare:
+                prepare(target)
             one(target, 1)  # warm: pools filled, memory taken
         for number in range(setting.rounds):
             for target in targets:
@@ -79,22 +89,22 @@ def row(scenario, target, runs):
 
 
 def keepalive_1k(setting):
-    plain = [build(setting, name, name) for name in setting.names]
-    logged = [build(setting, name, f"{name}+log", logging=True) for name in setting.names]
+    plain = [build(setting, name, name) for name in setting.proxies()]
+    logged = [build(setting, name, f"{name}+log", logging=True) for name in setting.proxies()]
     return rounds(setting, "keepalive-1k", plain + logged, "/", 48)
 
 
 def connection_per_request(setting):
-    targets = [build(setting, name, name) for name in setting.names]
+    targets = [build(setting, name, name) for name in setting.proxies()]
     return rounds(setting, "connection-per-request", targets, "/", 32, ["Connection: close"])
 
 
 def body_10m(setting):
-    targets = [build(setting, name, name) for name in setting.names]
+    targets = [build(setting, name, name) for name in setting.proxies()]
     if "nginx" in setting.names:
         # Its default buffers are small, and cost it most of its time here: the comparison shows both.
         targets.append(servers.nginx(
-            "nginx+buffers", setting.folder, setting.proxy_core, setting.origin_port, logging=False, large_buffers=True
+            "nginx+buffers", setting.folder, setting.proxy_core, setting.origin.port, logging=False, large_buffers=True
         ))
     return rounds(setting, "body-10m", targets, "/10m", 4)
 
@@ -107,7 +117,7 @@ def idle_memory(setting, connections=5000, before=200):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
         connections = min(connections, min(wanted, hard) - before - 256)
     rows = []
-    for name in setting.names:
+    for name in setting.proxies():
         target, opened = build(setting, name, f"{name}.idle"), []
         try:
             target.start()
@@ -221,10 +231,88 @@ def start_cost(setting, name, label, sites):
     return cost
 
 
+def hits(setting, scenario, path, connections, cache):
+    """What is stored, asked for again and again. Whoever asks the origin meanwhile is no cache, and is not compared."""
+    names = setting.names if cache == "memory" else [name for name in setting.names if name not in ("haproxy", "varnish")]
+    targets = [build(setting, name, name, cache=cache) for name in names]
+    if "nginx" in names:
+        targets.append(build(setting, "nginx", "nginx+files", cache=cache, open_files=True))
+    before = servers.asked(setting.origin)
+    rows = rounds(setting, scenario, targets, path, connections)
+    # Each asks for itself once or twice while it starts and warms up, and so does whoever asks how many.
+    most = before + len(targets) * (connections + 20)
+    if servers.asked(setting.origin) > most:
+        raise SystemExit(f"scripts/bench: {scenario}: the origin was asked for what should have come from a cache")
+    return rows
+
+
+def hit_1k(setting):
+    return hits(setting, "hit-1k", "/1k", 48, "memory")
+
+
+def hit_100k(setting):
+    return hits(setting, "hit-100k", "/100k", 16, "memory")
+
+
+def hit_disk_1k(setting):
+    return hits(setting, "hit-disk-1k", "/1k", 48, "disk")
+
+
+def hit_disk_100k(setting):
+    return hits(setting, "hit-disk-100k", "/100k", 16, "disk")
+
+
+def hit_many(setting):
+    """One of 1,000 and one of 100,000 stored responses of 1 KiB, in a scattered order; and what filling costs."""
+    rows = []
+    for count in OBJECTS:
+        targets = [build(setting, name, f"{name}:{count}", cache="memory") for name in setting.names]
+        script = setting.folder / f"{count}.lua"
+        script.write_text(many_objects(count))
+        filled = {}
+
+        def prepare(target, count=count, filled=filled):
+            before = measure.resident_kib(target.process)
+            seconds, cpu_us = measure.fetch_each(target, (f"/1k/{number}" for number in range(count)), count)
+            filled[target.name] = {
+                "fill_s": round(seconds, 2),
+                "fill_cpu_us": round(cpu_us, 2),
+                "bytes_an_object": round((settled(target.process) - before) * 1024 / count),
+            }
+            print(f"  hit-many {target.name}: filled in {seconds:.1f} s", flush=True)
+
+        before = servers.asked(setting.origin)
+        measured = rounds(setting, "hit-many", targets, "/", 48, script=script, prepare=prepare)
+        if servers.asked(setting.origin) > before + len(targets) * (count + 50):
+            raise SystemExit("scripts/bench: hit-many: the origin was asked for what should have come from a cache")
+        rows += [{**row, "objects": count, **filled[row["server"]]} for row in measured]
+    return rows
+
+
+def many_objects(count):
+    """A script for wrk: all URLs in turn, in a scattered order, again and again."""
+    return f"""local made, at = {{}}, 0
+init = function()
+    for i = 1, {count} do
+        made[i] = wrk.format("GET", "/1k/" .. (i * 7919) % {count})
+    end
+end
+request = function()
+    at = at % {count} + 1
+    return made[at]
+end
+"""
+
+
 ALL = {
     "keepalive-1k": keepalive_1k,
     "connection-per-request": connection_per_request,
     "body-10m": body_10m,
     "idle-memory": idle_memory,
     "many-routes": many_routes,
+    "hit-1k": hit_1k,
+    "hit-100k": hit_100k,
+    "hit-disk-1k": hit_disk_1k,
+    "hit-disk-100k": hit_disk_100k,
+    "hit-many": hit_many,
 }

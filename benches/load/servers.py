@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BODY_1K = "x" * 1024
+BODY_100K = 100 * 1024
 BODY_10M = 10 * 1024 * 1024
+# What the origin lets be stored: a path below /1k, whatever follows, and /100k.
+SIZES = {"/100k": BODY_100K, "/10m": BODY_10M}
 # As good as no limit: what is compared is the work of a request, not who closes connections when.
 MANY = 1_000_000_000
 
@@ -158,11 +161,23 @@ def expect(server, path, size):
         )
 
 
+def asked(origin):
+    """How many requests the origin has had."""
+    connection = http.client.HTTPConnection("127.0.0.1", origin.port, timeout=10)
+    try:
+        connection.request("GET", "/status")
+        text = connection.getresponse().read().decode()
+    finally:
+        connection.close()
+    return int(text.split("requests")[1].split()[2])
+
+
 def origin(folder, core):
-    """The origin: nginx, which answers 1 KiB from memory and 10 MiB from a file."""
+    """The origin: nginx, which answers 1 KiB from memory, and 100 KiB and 10 MiB from files."""
     port = free_port()
     (folder / "www").mkdir(exist_ok=True)
-    (folder / "www" / "10m").write_bytes(os.urandom(BODY_10M))
+    for path, size in SIZES.items():
+        (folder / "www" / path[1:]).write_bytes(os.urandom(size))
     text = f"""
     server {{
         listen 127.0.0.1:{port} backlog=4096;
@@ -170,6 +185,9 @@ def origin(folder, core):
         default_type text/plain;
         location / {{ return 200 "{BODY_1K}"; }}
         location = /10m {{ root {folder}/www; }}
+        location = /100k {{ root {folder}/www; add_header Cache-Control max-age=86400; }}
+        location /1k {{ add_header Cache-Control max-age=86400; return 200 "{BODY_1K}"; }}
+        location = /status {{ stub_status; }}
     }}"""
     return Server("origin", "nginx", folder, core, nginx_argv(folder, "origin", text), port, (port, "/"))
 
@@ -202,9 +220,19 @@ http {{
     return [find_program("nginx"), "-p", str(home), "-e", f"{home}/error.log", "-c", str(config)]
 
 
-def nginx(name, folder, core, origin_port, logging, large_buffers=False):
-    """With the buffers it has by default (8 of a page, then a file), or with such as large bodies are better served by."""
+def nginx(name, folder, core, origin_port, logging, large_buffers=False, cache="", open_files=False):
+    """With the buffers it has by default (8 of a page, then a file), or with such as large bodies are better served by.
+
+    Its cache lies on disk always; `open_files` keeps the files of what is stored open.
+    """
     port = free_port()
+    store = ""
+    if cache:
+        home = folder / f"{name}.cache"
+        store = f"proxy_cache_path {home} levels=1:2 keys_zone=main:64m max_size=4g inactive=1d use_temp_path=off;"
+        cache = "proxy_cache main;"
+    if open_files:
+        cache += " open_file_cache max=10000 inactive=60s;"
     buffers = ""
     if large_buffers:
         buffers = "proxy_buffer_size 16k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k; proxy_max_temp_file_size 0;"
@@ -212,6 +240,7 @@ def nginx(name, folder, core, origin_port, logging, large_buffers=False):
     if logging:
         log = f"access_log {folder}/{name}.access.log all buffer=64k flush=1s;"
     text = f"""
+    {store}
     log_format all escape=json '{{"time":"$time_iso8601","client":"$remote_addr","method":"$request_method",'
         '"host":"$host","uri":"$request_uri","protocol":"$server_protocol","status":$status,'
         '"size":$body_bytes_sent,"duration":$request_time,"id":"$request_id","upstream":"$upstream_addr",'
@@ -237,7 +266,7 @@ def nginx(name, folder, core, origin_port, logging, large_buffers=False):
             proxy_set_header X-Forwarded-Host $http_host;
             proxy_set_header X-Forwarded-Port $server_port;
             proxy_set_header X-Request-Id $request_id;
-            {buffers}
+            {buffers} {cache}
             proxy_hide_header X-Powered-By;
             add_header X-Edge bench;
         }}
@@ -245,9 +274,12 @@ def nginx(name, folder, core, origin_port, logging, large_buffers=False):
     return Server(name, "nginx", folder, core, nginx_argv(folder, name, text), port, (port, "/"))
 
 
-def haproxy(name, folder, core, origin_port, logging):
+def haproxy(name, folder, core, origin_port, logging, cache=""):
     port = free_port()
-    log = ""
+    log = section = use = store = ""
+    if cache:
+        section = "cache main\n    total-max-size 1024\n    max-object-size 200000\n    max-age 86400\n"
+        use, store = "http-request cache-use main", "http-response cache-store main"
     if logging:
         log = """log stdout format raw local0
     log-format '{"time":"%[date,ltime(%FT%T)]","client":"%ci","method":"%HM","host":"%[capture.req.hdr(0)]","uri":"%HU","protocol":"%HV","status":%ST,"size":%B,"duration":%Ta,"id":"%ID","upstream":"%si:%sp","first_byte":%Tr,"user_agent":"%[capture.req.hdr(1)]"}'
@@ -270,6 +302,7 @@ defaults
     option http-keep-alive
     http-reuse always
 
+{section}
 frontend front
     bind 127.0.0.1:{port} backlog 4096
     {log}
@@ -277,11 +310,13 @@ frontend front
     unique-id-format %[uuid]
     unique-id-header X-Request-Id
     http-request deny if {{ src 192.0.2.0/24 }}
+    {use}
     http-request set-header X-Forwarded-Proto http
     http-request set-header X-Forwarded-Host %[req.hdr(Host)]
     http-request set-header X-Forwarded-Port %[dst_port]
     http-response del-header X-Powered-By
     http-response set-header X-Edge bench
+    {store}
     default_backend origin
 
 backend origin
@@ -289,6 +324,30 @@ backend origin
 """
     )
     return Server(name, "haproxy", folder, core, [find_program("haproxy"), "-db", "-f", str(config)], port, (port, "/"))
+
+
+def varnish(name, folder, core, origin_port, logging, cache="memory"):
+    """Only as a cache, in memory. What it shares with readers of its log is written always, as it is by default."""
+    assert cache == "memory" and not logging
+    port = free_port()
+    config = folder / f"{name}.vcl"
+    config.write_text(
+        f"""vcl 4.1;
+backend origin {{ .host = "127.0.0.1"; .port = "{origin_port}"; }}
+acl denied {{ "192.0.2.0"/24; }}
+sub vcl_recv {{ if (client.ip ~ denied) {{ return (synth(403)); }} }}
+sub vcl_backend_fetch {{
+    set bereq.http.X-Forwarded-Proto = "http";
+    set bereq.http.X-Forwarded-Host = bereq.http.Host;
+    set bereq.http.X-Request-Id = bereq.xid;
+}}
+sub vcl_deliver {{ unset resp.http.X-Powered-By; set resp.http.X-Edge = "bench"; }}
+"""
+    )
+    argv = [find_program("varnishd"), "-F", "-j", "none", "-n", str(folder / f"{name}.home"), "-T", "none",
+            "-a", f"127.0.0.1:{port}", "-f", str(config), "-s", "malloc,1g", "-p", "thread_pools=1",
+            "-p", "listen_depth=4096"]
+    return Server(name, "varnish", folder, core, argv, port, (port, "/"))
 
 
 def edgeway_head(port, admin, access):
@@ -301,8 +360,14 @@ listeners: ["127.0.0.1:{port}"]
 """
 
 
-def edgeway(name, folder, core, origin_port, logging, binary, sites=None):
+def edgeway(name, folder, core, origin_port, logging, binary, sites=None, cache=""):
     """`sites`: the text of that block, when it is not the one that is compared with the others."""
+    # On disk: the memory before it is too small for any of the bodies.
+    zones = {
+        "": "",
+        "memory": "caches: { main: 1GiB }\n",
+        "disk": f'caches: {{ main: {{ memory: 1KiB, disk: {{ path: "{folder}/{name}.cache", size: 4GiB }} }} }}\n',
+    }
     port, admin = free_port(), free_port()
     access = f'[{{ to: "{folder}/{name}.access.log", format: json }}]' if logging else "none"
     sites = sites or """sites:
@@ -313,10 +378,10 @@ def edgeway(name, folder, core, origin_port, logging, binary, sites=None):
       - name: load
         match: /*
         proxy: origin
-"""
+""" + ("        cache: main\n" if cache else "")
     config = folder / f"{name}.yaml"
     config.write_text(
-        edgeway_head(port, admin, access) + f'upstreams:\n  origin: ["127.0.0.1:{origin_port}"]\n' + sites
+        edgeway_head(port, admin, access) + f'upstreams:\n  origin: ["127.0.0.1:{origin_port}"]\n' + zones[cache] + sites
     )
     argv = [str(binary), "run", str(config)]
     return Server(name, "edgeway", folder, core, argv, port, (admin, "/readyz"), {"RUST_LOG": "warn"})

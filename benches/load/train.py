@@ -1,7 +1,8 @@
 """The load that a profile-guided build learns from: `train.py BINARY SECONDS`.
 
 It must resemble what gateways do all day, or the compiler favours what is rare: mostly keep-alive requests through a
-few routes, some new connections, some large bodies, some replies of the gateway's own; with the log on.
+few routes, some new connections, some large bodies, some hits of the cache,
+some replies of the gateway's own; with the log on.
 """
 
 import os
@@ -26,6 +27,7 @@ SITES = """sites:
       - { name: api, match: { path: /api/*, method: [GET, POST] }, proxy: origin, rewrite: { strip_prefix: /api } }
       - { name: old, match: { path_regex: '^/blog/(?<slug>[a-z0-9-]+)$' }, redirect: "https://blog.example.test/${slug}" }
       - { name: fixed, match: /robots.txt, respond: "User-agent: *\\n" }
+      - { name: stored, match: /1k/*, proxy: origin, cache: true }
       - { name: rest, match: /*, proxy: origin }
   - proxy: origin
 """
@@ -57,6 +59,7 @@ def main():
             ("/items/42/parts/7", 32, [host], 0.5),
             ("/", 32, ["Connection: close"], 0.5),
             ("/10m", 4, [], 0.3),
+            ("/1k/stored", 48, [host, *BROWSER], 0.7),
             ("/robots.txt", 32, [host], 0.2),
             ("/blog/some-post", 32, [host], 0.2),
         ]:

@@ -9,6 +9,7 @@ mod admin;
 mod bad;
 mod balancing;
 mod cache_admin;
+mod caching;
 mod cli;
 mod conf;
 mod discovery;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
+use super::scripted::Answer;
 use super::wait::DEADLINE;
 use super::websocket::{CLOSE, accept_key, read_frame, write_frame};
 use super::wire::{Framing, Headers, Stream, Wire};
@@ -136,6 +137,16 @@ impl Origin {
             let length = own.len();
             write!(wire.stream, "HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\nX-Origin: {own}\r\n\r\n{own}")
                 .map(|()| Then::Keep)
+        })
+    }
+
+    /// Answers each request with what `script` says, which gets the request and its number, from 1 on.
+    pub(crate) fn scripted(name: &str, script: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Self {
+        let number = AtomicUsize::new(0);
+        Self::per_request(name, move |wire, seen, state| {
+            let answer = script(seen, number.fetch_add(1, Relaxed) + 1);
+            let keeps = answer.send(wire, &seen.method, || state.wait_for_release())?;
+            Ok(if keeps { Then::Keep } else { Then::Close })
         })
     }
 
@@ -309,6 +320,11 @@ impl Origin {
     /// How many requests it has read.
     pub(crate) fn requests(&self) -> usize {
         self.state.seen.lock().unwrap().len()
+    }
+
+    /// All requests that it has read.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().clone()
     }
 
     /// The last request that it has read.
