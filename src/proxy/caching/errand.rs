@@ -24,7 +24,7 @@ use crate::cache::fill::Failure;
 use crate::exchange::Exchange;
 use crate::gateway::snapshot::Snapshot;
 use crate::listen::Connection;
-use crate::proxy::framing;
+use crate::proxy::framing::join_cookies;
 use crate::upstream::Upstream;
 
 /// A request of the cache's own.
@@ -113,7 +113,7 @@ pub(super) fn head_of(
         parts.headers.remove(name);
     }
     if parts.version == Version::HTTP_2 {
-        framing::join_cookies(&mut parts.headers);
+        join_cookies(&mut parts.headers);
     }
     if let (false, Some(authority)) = (parts.headers.contains_key(HOST), parts.uri.authority()) {
         // Where it is no value it is no authority either.
