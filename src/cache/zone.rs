@@ -62,6 +62,13 @@ impl Zone {
     /// Compiles a zone; reports what is wrong with it at `at`. It holds nothing, and touches no disk, before it is started.
     pub fn build(name: &str, config: &ZoneConfig, keep: &Keep, at: &Scope<'_>) -> Option<Arc<Self>> {
         config.check(at);
+        if let Some(disk) = &config.disk
+            && let Err(error) = usable(&disk.path)
+        {
+            let fault = format!("`{}` cannot be used: {error}", disk.path.display());
+            let hint = "write a folder that the gateway may write to, or whose parent it may";
+            at.key("disk").key("path").error_hint(fault, hint);
+        }
         let path = config.disk.as_ref().map_or_else(|| Path::new(""), |disk| &disk.path);
         let stats = keep.get_or(name, ZoneStats::default);
         // With another folder it is another zone, which knows nothing of what lies in the first.
@@ -284,6 +291,16 @@ impl Zone {
         self.remember(Object::new(id, record, Body::Variants(names.into())));
         Some(place)
     }
+}
+
+/// Whether a folder can be written to, or made.
+fn usable(path: &Path) -> std::io::Result<()> {
+    let there = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    if !there.is_dir() {
+        return Err(std::io::ErrorKind::NotADirectory.into());
+    }
+    Ok(rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
 }
 
 /// The record that names the fields by which variants are told apart.

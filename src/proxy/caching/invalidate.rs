@@ -11,7 +11,7 @@ use crate::proxy::Ctx;
 use crate::route::normalize::normalize;
 
 /// A response to a request that may have changed something: what is stored for its URL, and for those that it names, goes.
-pub(in crate::proxy) async fn after(session: &Session, response: &ResponseHeader, ctx: &Ctx) {
+pub(crate) async fn after(session: &Session, response: &ResponseHeader, ctx: &Ctx) {
     let request = session.req_header();
     if is_safe(&request.method) || ctx.snapshot.zones.is_empty() || response.status.is_informational() {
         return;

@@ -13,6 +13,7 @@
 mod drive;
 mod errand;
 mod invalidate;
+mod patience;
 mod purge;
 pub(super) mod run;
 mod seed;
@@ -40,6 +41,7 @@ use crate::cache::{Id, Object, Zone};
 use crate::reply::Reply;
 use crate::route::cache::Cached;
 use drive::Job;
+use patience::unless_gone;
 use serve::Serving;
 
 pub(super) use errand::Errand;
@@ -264,7 +266,8 @@ impl Ask {
         patience: Duration,
     ) -> Result<Step> {
         let told = Told::forwarded(need.why).shared();
-        let Ok(outcome) = tokio::time::timeout(patience, fill.outcome()).await else {
+        let waited = tokio::time::timeout(patience, fill.outcome());
+        let Ok(outcome) = unless_gone(session, waited).await? else {
             return Ok(Step::Direct(Told::forwarded(need.why).with("collapse-timeout")));
         };
         match outcome {
@@ -389,7 +392,7 @@ fn fill_place(session: &Session, need: &Want) -> Id {
 async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
     let mut heard = 0;
     loop {
-        match fill.hear(heard).await {
+        match unless_gone(session, fill.hear(heard)).await? {
             Heard::Outcome(outcome) => return Ok(outcome),
             Heard::Early(head) => {
                 heard += 1;

@@ -13,6 +13,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
+use super::patience::unless_gone;
 use super::told::Told;
 use crate::cache::object::{BodyReader, Fill, Reader};
 use crate::cache::rules::conditional::{self, Outcome};
@@ -246,7 +247,7 @@ fn write_length(session: &mut Session, status: StatusCode, fields: &mut HeaderMa
 
 async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option<u64>) -> Result<()> {
     let mut written = 0;
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         written += piece.len() as u64;
         let ends = length == Some(written);
         session.write_response_body(Some(piece), ends).await?;
@@ -262,15 +263,15 @@ async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option
 
 async fn write_part(session: &mut Session, mut reader: BodyReader, length: u64) -> Result<()> {
     let mut written = 0;
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         written += piece.len() as u64;
         session.write_response_body(Some(piece), false).await?;
     }
     if written == length { Ok(()) } else { Err(broken()) }
 }
 
-async fn next(reader: &mut BodyReader) -> Result<Option<Bytes>> {
-    reader.next().await.map_err(|_| broken())
+async fn next(session: &mut Session, reader: &mut BodyReader) -> Result<Option<Bytes>> {
+    unless_gone(session, reader.next()).await?.map_err(|_| broken())
 }
 
 /// What the client has got is not all: its connection, or its stream, must not end as if it were.
@@ -311,7 +312,7 @@ pub(super) async fn pass(
         return Ok(());
     }
     let mut reader = BodyReader::Fill(reader);
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         session.write_response_body(Some(piece), false).await?;
     }
     if let Some(trailers) = fill.trailers().filter(|_| session.req_header().version == Version::HTTP_2) {
