@@ -208,7 +208,7 @@ impl KeyShape {
     }
 
     /// What of the query counts; `None`: nothing does, as if there were none.
-    fn keyed<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
+    pub fn keyed<'a>(&self, query: &'a str) -> Option<Cow<'a, str>> {
         let counts = |pair: &str| match &self.query {
             Params::All => true,
             Params::None => false,

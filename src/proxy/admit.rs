@@ -20,7 +20,7 @@ use crate::route::{Action, Route};
 /// Takes a request in. True: it has been answered.
 pub(super) async fn request(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     if let Some(errand) = Errand::of(session).cloned() {
-        errand.take_over(session, ctx);
+        caching::run::begin(&errand, session, ctx);
         return Ok(false);
     }
     open(session, ctx);

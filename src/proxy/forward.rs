@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{StatusCode, Uri, Version};
 use pingora::http::RequestHeader;
@@ -101,7 +101,7 @@ pub(super) fn request_head(session: &Session, head: &mut RequestHeader, ctx: &Ct
     let ends = head.send_end_stream();
     let mut parts = Parts::from(std::mem::replace(head, RequestHeader::from(nothing())));
     if original.version == Version::HTTP_2 {
-        join_cookies(&mut parts.headers);
+        framing::join_cookies(&mut parts.headers);
     }
     Upgrade::of(original).write(&mut parts.headers);
     if let Some(length) = framing::repeated_length(&parts.headers) {
@@ -157,23 +157,6 @@ fn upstream_uri(original: &RequestHeader, ctx: &Ctx) -> Result<Option<Uri>> {
         target.push_str(query);
     }
     Uri::try_from(target).map(Some).or_err(ErrorType::HTTPStatus(400), "the path cannot be forwarded")
-}
-
-/// Joins the cookies that HTTP/2 lets a client send in pieces (RFC 9113 8.2.3).
-pub(super) fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let mut joined = Vec::with_capacity(256);
-    for piece in headers.get_all(COOKIE) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b"; ");
-        }
-        joined.extend_from_slice(piece.as_bytes());
-    }
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        headers.insert(COOKIE, value);
-    }
 }
 
 /// Breaks off a response that takes longer than the upstream's `total`.

@@ -1,6 +1,7 @@
-//! How long a message says it is: said once, or not let through.
+//! How a message is framed: its length said once or not let through, its cookies in one line.
 
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 
 /// Whether a request is in chunks and nothing else, if it names a transfer coding at all. Pingora reads the chunks and
 /// forgets the codings before them: a compressed body would go on as a plain one.
@@ -23,6 +24,23 @@ pub(super) fn repeated_length(headers: &HeaderMap) -> Option<HeaderValue> {
     }
     let one = first.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).find(|length| !length.is_empty())?;
     HeaderValue::from_bytes(one).ok()
+}
+
+/// Joins the cookies that HTTP/2 lets a client send in pieces (RFC 9113 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let mut joined = Vec::with_capacity(256);
+    for piece in headers.get_all(COOKIE) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(piece.as_bytes());
+    }
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+        headers.insert(COOKIE, value);
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
-use super::{again, forward, framing, queue};
+use super::{again, caching, forward, framing, queue};
 use crate::action::error_pages;
 use crate::cache::rules::status::CACHE_STATUS;
 use crate::exchange::Scheme;
@@ -86,11 +86,11 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
     if head.status.is_informational() && head.status.as_u16() != 101 {
         return Ok(());
     }
-    if let Some(errand) = &ctx.errand {
+    if ctx.errand.is_some() {
         // It goes to no client yet.
         let mut cookies = ResponseHeader::build_no_case(head.status, None)?;
         stick(session, &mut cookies, ctx)?;
-        errand.note(ctx, |met| met.cookies = cookies.headers.get_all(SET_COOKIE).iter().cloned().collect());
+        caching::run::note(ctx, |met| met.cookies = cookies.headers.get_all(SET_COOKIE).iter().cloned().collect());
         return Ok(());
     }
     if let (Some(connection), Some(date)) = (&ctx.connection, head.headers.get(DATE))

@@ -90,7 +90,7 @@ impl Job {
                 return;
             }
             // It is about something else than what is stored: once more, without conditions.
-            let mut bare = self.errand.head().clone();
+            let mut bare = self.errand.head.clone();
             bare.remove_header(&IF_NONE_MATCH);
             bare.remove_header(&IF_MODIFIED_SINCE);
             self.errand = self.errand.again(bare);

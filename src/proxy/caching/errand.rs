@@ -19,20 +19,26 @@ use pingora::proxy::subrequest::{BodyMode, Ctx as SubrequestCtx};
 use pingora::proxy::{Session, SubrequestSpawner};
 
 use super::seed;
+use crate::cache::KeyShape;
 use crate::cache::fill::Failure;
 use crate::exchange::Exchange;
 use crate::gateway::snapshot::Snapshot;
 use crate::listen::Connection;
-use crate::proxy::{Ctx, forward};
+use crate::proxy::framing::join_cookies;
 use crate::upstream::Upstream;
 
 /// A request of the cache's own.
 pub struct Errand {
-    snapshot: Arc<Snapshot>,
-    route: u32,
-    connection: Option<Arc<Connection>>,
-    exchange: Exchange,
-    head: RequestHeader,
+    /// The snapshot that its request began under.
+    pub(in crate::proxy) snapshot: Arc<Snapshot>,
+    /// The route of its request.
+    pub(in crate::proxy) route: u32,
+    /// The connection of its request.
+    pub(in crate::proxy) connection: Option<Arc<Connection>>,
+    /// What is known of its request.
+    pub(in crate::proxy) exchange: Exchange,
+    /// What it asks.
+    pub(in crate::proxy) head: RequestHeader,
     met: Mutex<Met>,
 }
 
@@ -95,7 +101,7 @@ const ANSWERED_HERE: [HeaderName; 12] = [
 /// The head of a GET for what this request is about, with these fields of its own.
 pub(super) fn head_of(
     request: &RequestHeader,
-    keyed: &[HeaderName],
+    shape: &KeyShape,
     own: impl Iterator<Item = (HeaderName, HeaderValue)>,
 ) -> RequestHeader {
     let mut parts: Parts = request.as_owned_parts();
@@ -103,35 +109,53 @@ pub(super) fn head_of(
     for name in &ANSWERED_HERE {
         parts.headers.remove(name);
     }
-    for name in UNKEYED.iter().filter(|name| !keyed.contains(name)) {
+    for name in UNKEYED.iter().filter(|name| !shape.headers().contains(name)) {
         parts.headers.remove(name);
     }
     if parts.version == Version::HTTP_2 {
-        forward::join_cookies(&mut parts.headers);
+        join_cookies(&mut parts.headers);
     }
     if let (false, Some(authority)) = (parts.headers.contains_key(HOST), parts.uri.authority()) {
         // Where it is no value it is no authority either.
         let _ = HeaderValue::from_str(authority.as_str()).map(|host| parts.headers.insert(HOST, host));
     }
-    if parts.uri.scheme().is_some() {
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        parts.uri = target.parse().unwrap_or_else(|_| Uri::from_static("/"));
+    if let Some(target) = target(&parts.uri, shape) {
+        parts.uri = target;
     }
     parts.version = Version::HTTP_11;
     parts.headers.extend(own);
     RequestHeader::from(parts)
 }
 
+/// Path and query without what is not of the key, if that changes anything: no response may depend on the rest.
+fn target(uri: &Uri, shape: &KeyShape) -> Option<Uri> {
+    let query = uri.query();
+    let keyed = query.and_then(|query| shape.keyed(query));
+    if uri.scheme().is_none() && keyed.as_deref() == query {
+        return None;
+    }
+    let target = match keyed {
+        Some(query) => format!("{}?{query}", uri.path()),
+        None => uri.path().to_owned(),
+    };
+    // Less of a target is one too.
+    target.parse().ok()
+}
+
 impl Errand {
-    /// An errand with this head, for the request of `ctx`.
-    pub(super) fn new(ctx: &Ctx, route: u32, head: RequestHeader) -> Arc<Self> {
-        let mut exchange = ctx.exchange.clone();
-        exchange.started = Instant::now();
+    /// An errand with this head, on this route, for a request that was such.
+    pub(super) fn new(
+        snapshot: &Arc<Snapshot>,
+        route: u32,
+        connection: Option<&Arc<Connection>>,
+        exchange: &Exchange,
+        head: RequestHeader,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            snapshot: Arc::clone(&ctx.snapshot),
+            snapshot: Arc::clone(snapshot),
             route,
-            connection: ctx.connection.clone(),
-            exchange,
+            connection: connection.cloned(),
+            exchange: Exchange { started: Instant::now(), ..exchange.clone() },
             head,
             met: Mutex::default(),
         })
@@ -139,21 +163,7 @@ impl Errand {
 
     /// The same errand with another head.
     pub(super) fn again(&self, head: RequestHeader) -> Arc<Self> {
-        let mut exchange = self.exchange.clone();
-        exchange.started = Instant::now();
-        Arc::new(Self {
-            snapshot: Arc::clone(&self.snapshot),
-            route: self.route,
-            connection: self.connection.clone(),
-            exchange,
-            head,
-            met: Mutex::default(),
-        })
-    }
-
-    /// What it asks.
-    pub(super) fn head(&self) -> &RequestHeader {
-        &self.head
+        Self::new(&self.snapshot, self.route, self.connection.as_ref(), &self.exchange, head)
     }
 
     /// Sends it. What comes back comes through the handle.
@@ -169,29 +179,13 @@ impl Errand {
         session.subrequest_ctx.as_ref()?.user_ctx()?.downcast_ref()
     }
 
-    /// Takes the place of the request that Pingora made up for the subrequest.
-    pub(in crate::proxy) fn take_over(self: &Arc<Self>, session: &mut Session, ctx: &mut Ctx) {
-        *session.req_header_mut() = self.head.clone();
-        ctx.snapshot = Arc::clone(&self.snapshot);
-        ctx.route = Some(self.route);
-        ctx.connection.clone_from(&self.connection);
-        ctx.exchange = self.exchange.clone();
-        ctx.errand = Some(Arc::clone(self));
-    }
-
     /// What it met with so far.
     pub(in crate::proxy) fn met(&self) -> Met {
         self.met.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what it met with.
-    pub(in crate::proxy) fn note(&self, ctx: &Ctx, change: impl FnOnce(&mut Met)) {
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        met.upstream.clone_from(&ctx.upstream);
-        met.backend = ctx.attempt.as_ref().map(|attempt| Arc::clone(attempt.lease.backend().label()));
-        met.tries = ctx.exchange.tries;
-        met.connect_time = ctx.exchange.connect_time;
-        met.first_byte = ctx.exchange.first_byte;
-        change(&mut met);
+    pub(in crate::proxy) fn note(&self, change: impl FnOnce(&mut Met)) {
+        change(&mut self.met.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

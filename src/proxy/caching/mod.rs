@@ -14,6 +14,7 @@ mod drive;
 mod errand;
 mod invalidate;
 mod purge;
+pub(super) mod run;
 mod seed;
 mod serve;
 mod told;
@@ -84,10 +85,12 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool>
     if session.req_header().method.as_str() == "PURGE" {
         return purge::answer(session, ctx, &cached).await;
     }
+    // On HTTP/2 a request may have a body that no field tells of.
+    let has_body = !session.as_mut().is_body_empty();
     let head = session.req_header();
     let wishes = match cached.admits(head, &ctx.exchange) {
         // Nothing can be asked of the origin in its stead.
-        Ok(_) if !head.headers.contains_key(HOST) && head.uri.authority().is_none() => Err(Forward::Bypass),
+        Ok(_) if has_body || !head.headers.contains_key(HOST) && head.uri.authority().is_none() => Err(Forward::Bypass),
         admitted => admitted,
     };
     let wishes = match wishes {
@@ -202,7 +205,7 @@ impl Ask {
         let errand = Arc::clone(&job.errand);
         tokio::spawn(job.run());
         let outcome = lead(session, &fill).await?;
-        take_over(ctx, &errand);
+        run::end(&errand, ctx);
         match outcome {
             Outcome::Stored(object, withheld) => {
                 let status = StatusCode::from_u16(object.record.status).unwrap_or_default();
@@ -344,11 +347,11 @@ impl Ask {
         // What is stored of it is whole: the rest of it is fetched whole too.
         let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != crate::cache::Kind::Whole);
         let range = ranges(head).into_iter().flatten().filter(|_| ranged);
-        let errand = errand::head_of(head, self.cached.caching.keyed_headers(), conditions.chain(range));
+        let errand = errand::head_of(head, &self.cached.caching.key, conditions.chain(range));
         Some(Job {
             cached: Arc::clone(&self.cached),
             fill: Arc::clone(fill),
-            errand: Errand::new(ctx, ctx.route?, errand),
+            errand: Errand::new(&ctx.snapshot, ctx.route?, ctx.connection.as_ref(), &ctx.exchange, errand),
             spawner,
             id: self.id,
             url: self.cached.caching.key.url(&facts),
@@ -394,16 +397,6 @@ async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
             }
         }
     }
-}
-
-/// What the errand met with is what its request met with.
-fn take_over(ctx: &mut Ctx, errand: &Errand) {
-    let met = errand.met();
-    ctx.upstream = met.upstream;
-    ctx.asked = met.backend;
-    ctx.exchange.tries = met.tries;
-    ctx.exchange.connect_time = met.connect_time;
-    ctx.exchange.first_byte = met.first_byte;
 }
 
 async fn gateway_timeout(session: &mut Session, ctx: &mut Ctx, why: Forward) -> Result<Step> {
