@@ -133,7 +133,6 @@ fn a_client_that_leaves_does_not_end_the_fill() {
     let (leaving, first) = begin(&stage, "/", 100_000);
     assert!(first == body.as_bytes()[..100_000]);
     drop(leaving);
-    eventually("it has left", || open_connections(&stage) == Some(0.0));
     stage.origin.release();
     assert!(stage.get("/").text() == body);
     assert_eq!(stage.asked("/"), 1);
