@@ -175,7 +175,7 @@ impl Ask {
     }
 
     async fn serve(&self, session: &mut Session, ctx: &mut Ctx, object: &Arc<Object>, told: Told) -> Result<Step> {
-        let serving = Serving { caching: &self.cached.caching, object, told, withheld: None };
+        let serving = Serving { caching: &self.cached.caching, object, told, withheld: None, kept: None };
         Ok(if serving.answer(session, ctx).await? { Step::Answered } else { Step::Again })
     }
 
@@ -214,9 +214,9 @@ impl Ask {
                 let mut told = told.answered(status, true);
                 told.ttl = Some(ttl(&object));
                 let withheld = withheld.as_deref();
-                let serving = Serving { caching: &self.cached.caching, object: &object, told, withheld };
+                let kept = Some(reader);
+                let serving = Serving { caching: &self.cached.caching, object: &object, told, withheld, kept };
                 let is_answered = serving.answer(session, ctx).await?;
-                drop(reader);
                 Ok(if is_answered { Step::Answered } else { Step::Again })
             }
             Outcome::Passed(head, passing) => {

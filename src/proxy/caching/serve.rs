@@ -32,6 +32,8 @@ pub(super) struct Serving<'a> {
     pub(super) told: Told,
     /// Fields that only who asked for it gets.
     pub(super) withheld: Option<&'a HeaderMap>,
+    /// Keeps the begin of a response on its way until its readers are there: later it would hold the writer up.
+    pub(super) kept: Option<Reader>,
 }
 
 /// What of the body is sent.
@@ -64,6 +66,7 @@ impl Serving<'_> {
             Some(readers) => readers.into_iter(),
             None => return Ok(false),
         };
+        drop(self.kept);
         let length = write_length(session, status, &mut fields, &send);
         if let Some(connection) = &ctx.connection
             && let Some(date) = fields.get(DATE)

@@ -1,25 +1,9 @@
 //! While a response is on its way from the origin: who follows it, who waits, and what becomes of it when somebody leaves.
 
-use super::{Stage, is_hit, told};
-use crate::harness::{Answer, Connection, H2, Response, Wire, eventually, get, names};
+use super::{Stage, begin, is_hit, open_connections, told};
+use crate::harness::{Answer, Connection, H2, Response, eventually, get};
 
 const MINUTE: &str = "max-age=60";
-
-/// Begins a request and reads its head and so much of its body.
-#[track_caller]
-fn begin(stage: &Stage, path: &str, count: usize) -> (Wire, Vec<u8>) {
-    let mut connection = stage.gateway.connect();
-    connection.send(get(path).bytes());
-    let mut wire = connection.into_wire();
-    let head = wire.head().unwrap().expect("a head");
-    assert!(head.line.contains(" 200 "), "{}", head.line);
-    let body = wire.exactly(count).unwrap();
-    (wire, body)
-}
-
-fn open_connections(stage: &Stage) -> Option<f64> {
-    stage.gateway.metrics().sum(names::OPEN_CONNECTIONS, &[])
-}
 
 #[test]
 fn many_at_once_are_one_request_to_the_origin() {

@@ -1,6 +1,7 @@
 //! The cache, between a client and an origin whose answers the test writes.
 
 mod asking;
+mod corners;
 mod disk;
 mod filling;
 mod freshness;
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::harness::{Answer, Gateway, H2, Origin, Request, Response, Seen, get};
+use crate::harness::{Answer, Gateway, H2, Origin, Request, Response, Seen, Wire, get, names};
 
 type Script = Arc<dyn Fn(&Seen, usize) -> Answer + Send + Sync>;
 
@@ -99,6 +100,22 @@ impl Stage {
 /// A GET with these fields.
 fn ask(path: &str, fields: &[(&str, &str)]) -> Request {
     fields.iter().fold(get(path), |request, (name, value)| request.header(name, value))
+}
+
+/// Begins a request and reads its head and so much of its body.
+#[track_caller]
+fn begin(stage: &Stage, path: &str, count: usize) -> (Wire, Vec<u8>) {
+    let mut connection = stage.gateway.connect();
+    connection.send(get(path).bytes());
+    let mut wire = connection.into_wire();
+    let head = wire.head().unwrap().expect("a head");
+    assert!(head.line.contains(" 200 "), "{}", head.line);
+    let body = wire.exactly(count).unwrap();
+    (wire, body)
+}
+
+fn open_connections(stage: &Stage) -> Option<f64> {
+    stage.gateway.metrics().sum(names::OPEN_CONNECTIONS, &[])
 }
 
 /// What the cache says of a response.
