@@ -98,6 +98,10 @@ impl Storing {
         let keep = whole && !self.stopped && !self.fill.is_void();
         if keep {
             self.keep().await;
+            // Something may have changed while it was written.
+            if self.fill.is_void() {
+                self.zone.forget(&self.object).await;
+            }
         } else if !whole {
             self.zone.stats.fill_errors.inc();
         }
@@ -129,14 +133,13 @@ impl Storing {
                 disk.remove(&self.object.id, None).await;
             }
         }
-        if self.fill.is_void() {
-            self.zone.remove(&self.object.id).await;
-        }
     }
 }
 
 impl Drop for Storing {
     fn drop(&mut self) {
+        // However it came to its end.
+        self.zone.fills.leave(&self.object.id, &self.fill);
         self.zone.filling.fetch_sub(self.held, Relaxed);
     }
 }

@@ -268,6 +268,14 @@ impl Zone {
         }
     }
 
+    /// Removes this object, and nothing that took its place.
+    pub async fn forget(&self, object: &Object) {
+        self.memory.remove_if(&object.id, object.record.asked);
+        if let Some(disk) = self.disk() {
+            disk.remove(&object.id, Some(object.record.asked)).await;
+        }
+    }
+
     /// Under which id a response is stored that tells its requests apart by these fields: makes the record that says so
     /// where it is not there yet.
     pub async fn place(&self, id: Id, url: &str, names: &[HeaderName], request: &HeaderMap, asked: Tick) -> Option<Id> {

@@ -282,7 +282,13 @@ impl Job {
         let judged = self.caching().judge(&asked, &self.path, status, &fields, times);
         let confirmed = match judged {
             Ok(approved) if !self.fill.is_void() => match self.record(status, fields, &approved) {
-                Some((record, _)) => zone.renew(stale, record).await,
+                Some((record, _)) => {
+                    let renewed = zone.renew(stale, record).await;
+                    if self.fill.is_void() {
+                        zone.forget(&renewed).await;
+                    }
+                    renewed
+                }
                 None => return false,
             },
             _ => {

@@ -187,15 +187,16 @@ impl Ask {
         }
         let place = fill_place(session, &need);
         let collapse = self.cached.caching.collapse;
-        let is_shared = !self.alone && !collapse.is_zero() && !session.req_header().headers.contains_key(AUTHORIZATION);
-        let fill = match self.zone().fills.join(place, self.id) {
-            Joined::First(fill) if is_shared => fill,
-            Joined::First(fill) => {
-                self.zone().fills.leave(&place, &fill);
-                fill
+        let is_own = self.alone || session.req_header().headers.contains_key(AUTHORIZATION);
+        // Who waits for what is not stored waits in vain.
+        let is_shared = !is_own && !collapse.is_zero() && !self.zone().passes.has(&place);
+        let fill = if is_shared {
+            match self.zone().fills.join(place, self.id) {
+                Joined::First(fill) => fill,
+                Joined::Later(fill) => return self.follow(session, ctx, &fill, need, collapse).await,
             }
-            Joined::Later(fill) if is_shared => return self.follow(session, ctx, &fill, need, collapse).await,
-            Joined::Later(_) => Fill::new(place, self.id, crate::cache::Tick::now()),
+        } else {
+            self.zone().fills.apart(place, self.id)
         };
         // Its place from the first byte on is taken before there is one.
         let Some(reader) = fill.read(0, None) else { return Ok(Step::Direct(told)) };

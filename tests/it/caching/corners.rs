@@ -15,3 +15,24 @@ fn what_turns_out_too_large_is_sent_to_its_end() {
         assert!(stage.h2(&get("/")).body == body);
     }
 }
+
+#[test]
+fn what_a_change_overtakes_is_not_stored_though_nobody_could_join_it() {
+    for fields in [&[("Authorization", "x")][..], &[]] {
+        let stage = Stage::new(if fields.is_empty() { "{ collapse: 0s }" } else { "true" });
+        stage.script("/", |seen, number| match (&*seen.method, number) {
+            ("POST", _) => Answer::ok("done"),
+            (_, 1) => Answer::cached("public, max-age=60", "old.......").half_held(),
+            _ => Answer::cached("public, max-age=60", "new"),
+        });
+        let mut old = stage.gateway.connect();
+        old.send(ask("/", fields).bytes());
+        let mut old = old.into_wire();
+        assert!(old.head().unwrap().unwrap().line.contains(" 200 "));
+        assert_eq!(old.exactly(5).unwrap(), b"old..");
+        assert_eq!(stage.request(&Request::new("POST", "/")).text(), "done");
+        stage.origin.release();
+        old.exactly(5).unwrap();
+        assert_eq!(stage.get("/").text(), "new", "{fields:?}");
+    }
+}
