@@ -23,7 +23,9 @@ mod told;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, HOST, IF_RANGE, RANGE, RETRY_AFTER};
+use http::header::{
+    AUTHORIZATION, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, RETRY_AFTER,
+};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::proxy::{Session, SubrequestSpawner};
@@ -50,6 +52,8 @@ pub(super) use told::Told;
 
 /// How often a request looks anew after it waited for another: each time it may find a variant that is not its own.
 const ROUNDS: u32 = 4;
+
+const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
 
 /// A request that the cache has to do with.
 struct Ask {
@@ -250,7 +254,10 @@ impl Ask {
         if need.stale.is_some() {
             return None;
         }
-        if self.zone().passes.has(&need.place) {
+        // What is not stored is asked for with the client's own conditions: its origin may have a 304 for them.
+        if CONDITIONS.iter().any(|name| session.req_header().headers.contains_key(name))
+            && self.zone().passes.has(&need.place)
+        {
             return Some("pass");
         }
         let least = self.cached.caching.min_uses;
