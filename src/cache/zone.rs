@@ -228,7 +228,7 @@ impl Zone {
     }
 
     /// Whether no purge has made it void. One that made it stale leaves its mark.
-    fn is_valid(&self, object: &Object) -> bool {
+    pub fn is_valid(&self, object: &Object) -> bool {
         let sequence = self.purges().sequence();
         if object.checked.load(Relaxed) == sequence {
             return true;

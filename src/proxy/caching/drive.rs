@@ -160,7 +160,9 @@ impl Job {
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
         let most = self.caching().max_object;
         let storing = Storing::begin(zone, &self.fill, Arc::clone(&object), length, most).await?;
-        if self.shared && object.record.terms.age(times.received) < object.record.terms.lifetime() {
+        let is_fresh = object.record.terms.age(times.received) < object.record.terms.lifetime();
+        // Who wants the whole has no use for a part.
+        if self.shared && is_fresh && object.record.kind == Kind::Whole {
             zone.fills.enter(place, &self.fill);
         }
         zone.passes.forget(&self.fill.id);

@@ -280,12 +280,13 @@ impl Ask {
         };
         match outcome {
             Outcome::Stored(object, _) if object.id != need.place => Ok(Step::Again),
+            Outcome::Stored(object, _) | Outcome::Confirmed(object)
+                if fill.is_void() || !self.takes(&object, session.req_header()) =>
+            {
+                self.alone = true;
+                Ok(Step::Again)
+            }
             Outcome::Stored(object, _) => {
-                let terms = &object.record.terms;
-                if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
-                    self.alone = true;
-                    return Ok(Step::Again);
-                }
                 let mut told = told;
                 told.ttl = Some(ttl(&object));
                 self.serve(session, ctx, &object, told).await
@@ -294,6 +295,13 @@ impl Ask {
             Outcome::Failed(failure) => self.take(session, ctx, Outcome::Failed(failure), need, failure).await,
             outcome => self.take(session, ctx, outcome, need, Failure::default()).await,
         }
+    }
+
+    /// Whether a request that waited for this object would take it if it lay there.
+    fn takes(&self, object: &Object, head: &pingora::http::RequestHeader) -> bool {
+        self.zone().is_valid(object)
+            && matches!(self.reuse(object), Reuse::Fresh | Reuse::Stale | Reuse::StaleWhileRevalidate)
+            && serve::holds(object, head)
     }
 
     /// An outcome without a response of its own.

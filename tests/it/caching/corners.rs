@@ -25,6 +25,60 @@ fn what_turns_out_too_large_is_sent_to_its_end() {
 }
 
 #[test]
+fn who_wants_the_whole_does_not_follow_a_part() {
+    let stage = Stage::new("true");
+    stage.script("/", |seen, _| match seen.headers.get("range") {
+        Some(_) => Answer::new(206, "0123456789")
+            .fields(&[("Cache-Control", MINUTE), ("Content-Range", "bytes 0-9/100"), ("ETag", "\"a\"")])
+            .half_held(),
+        None => Answer::cached(MINUTE, "x".repeat(100)),
+    });
+    let mut part = stage.gateway.connect();
+    part.send(ask("/", &[("Range", "bytes=0-9")]).bytes());
+    let mut part = part.into_wire();
+    assert!(part.head().unwrap().unwrap().line.contains(" 206 "));
+    let whole = stage.get("/");
+    assert_eq!((whole.status, whole.body.len()), (200, 100), "{}", told(&whole));
+    stage.origin.release();
+    assert_eq!(part.exactly(10).unwrap(), b"0123456789");
+}
+
+#[test]
+fn nobody_joins_what_was_asked_for_before_a_purge() {
+    for soft in ["0", "1"] {
+        let stage = Stage::new("{ purge: { from: [127.0.0.1] } }");
+        stage.script("/", |_, number| match number {
+            1 => Answer::cached(MINUTE, "old.......").half_held(),
+            _ => Answer::cached(MINUTE, "new"),
+        });
+        let (mut old, _) = begin(&stage, "/", 5);
+        assert_eq!(stage.request(&Request::new("PURGE", "/").header("Soft", soft)).status, 200);
+        assert_eq!(stage.get("/").text(), "new", "soft: {soft}");
+        stage.origin.release();
+        old.exactly(5).unwrap();
+        assert_eq!(stage.get("/").text(), "new", "soft: {soft}");
+    }
+}
+
+#[test]
+fn what_a_304_says_is_private_is_for_nobody_who_waited() {
+    let stage = Stage::new("true");
+    stage.script("/", |seen, number| match seen.headers.get("if-none-match") {
+        Some(_) => Answer::new(304, "").fields(&[("Cache-Control", "private, max-age=60"), ("ETag", "\"a\"")]).held(),
+        None if number == 1 => Answer::ok("stored").fields(super::STALE),
+        None => Answer::cached("private", number.to_string()).field("ETag", "\"b\""),
+    });
+    stage.get("/");
+    let texts: Vec<String> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(|| stage.get("/").text())).collect();
+        eventually("all are there", || open_connections(&stage) >= Some(3.0) && stage.asked("/") > 1);
+        stage.origin.release();
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    assert_eq!(texts.iter().filter(|text| *text == "stored").count(), 1, "{texts:?}");
+}
+
+#[test]
 fn what_a_change_overtakes_is_not_stored_though_nobody_could_join_it() {
     for fields in [&[("Authorization", "x")][..], &[]] {
         let stage = Stage::new(if fields.is_empty() { "{ collapse: 0s }" } else { "true" });
@@ -42,6 +96,26 @@ fn what_a_change_overtakes_is_not_stored_though_nobody_could_join_it() {
         stage.origin.release();
         old.exactly(5).unwrap();
         assert_eq!(stage.get("/").text(), "new", "{fields:?}");
+    }
+}
+
+#[test]
+fn who_waits_gets_only_what_it_would_take_from_the_store() {
+    let stage = Stage::new("true");
+    stage.script("/", |_, number| match number {
+        1 => Answer::cached("max-age=60", "aged......").field("Age", "30").half_held(),
+        _ => Answer::cached("max-age=60", number.to_string()),
+    });
+    for field in ["max-age=10", "min-fresh=50", "no-cache"] {
+        stage.script("/x", |_, number| match number {
+            1 => Answer::cached("max-age=60", "aged......").field("Age", "30").half_held(),
+            _ => Answer::cached("max-age=60", number.to_string()),
+        });
+        let path = format!("/x?{field}");
+        let (mut first, _) = begin(&stage, &path, 5);
+        assert_eq!(stage.request(&ask(&path, &[("Cache-Control", field)])).text(), "2", "{field}");
+        stage.origin.release();
+        first.exactly(5).unwrap();
     }
 }
 
