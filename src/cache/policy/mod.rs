@@ -168,7 +168,7 @@ impl Caching {
         }
         let is_empty = |length: &http::HeaderValue| list::digits(list::trim(length.as_bytes()), u64::MAX) == Some(0);
         let has_body = headers.contains_key(TRANSFER_ENCODING) || !headers.get_all(CONTENT_LENGTH).iter().all(is_empty);
-        if has_body || is_upgrade(headers) {
+        if has_body || is_upgrade(headers) || loses_fields(headers) {
             return Err(Forward::Bypass);
         }
         Ok(if self.ignores_request { Wishes::default() } else { Wishes::of_request(headers) })
@@ -243,6 +243,16 @@ impl Caching {
 fn is_upgrade(headers: &HeaderMap) -> bool {
     headers.contains_key(UPGRADE)
         && list::members(headers, CONNECTION).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Whether a field goes no further because `Connection` names it (RFC 9110 7.6.1): the origin would not see what the key,
+/// or the choice of a variant, is made of.
+fn loses_fields(headers: &HeaderMap) -> bool {
+    let is_option = |name: &HeaderName| {
+        matches!(name.as_str(), "close" | "keep-alive" | "te" | "upgrade" | "http2-settings" | "proxy-connection")
+    };
+    let listed = list::members(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
+    listed.into_iter().any(|name| !is_option(&name) && headers.contains_key(name))
 }
 
 /// Reports numbers that make no sense, alone or together.
@@ -354,6 +364,9 @@ mod tests {
             ("{}", "HEAD", &[("transfer-encoding", "chunked")], Some(Forward::Bypass)),
             ("{}", "GET", &[("upgrade", "websocket"), ("connection", "Upgrade")], Some(Forward::Bypass)),
             ("{}", "GET", &[("upgrade", "h2c")], None),
+            ("{}", "GET", &[("connection", "keep-alive, te"), ("te", "trailers")], None),
+            ("{}", "GET", &[("connection", "close, x-a, HTTP2-Settings"), ("http2-settings", "")], None),
+            ("{}", "GET", &[("connection", "close, X-A"), ("x-a", "1")], Some(Forward::Bypass)),
         ] {
             let mut request = RequestHeader::build(method, b"/", None).unwrap();
             for (name, value) in fields {

@@ -44,6 +44,21 @@ fn who_wants_the_whole_does_not_follow_a_part() {
 }
 
 #[test]
+fn a_field_that_does_not_reach_the_origin_chooses_no_variant() {
+    let stage = Stage::new("true");
+    stage.script("/", |seen, _| {
+        let language = seen.headers.get("accept-language").unwrap_or("none").to_owned();
+        Answer::cached(MINUTE, language).field("Vary", "Accept-Language")
+    });
+    stage.request(&ask("/", &[("Accept-Language", "fr"), ("Connection", "keep-alive, accept-language")]));
+    assert_eq!(stage.request(&ask("/", &[("Accept-Language", "fr")])).text(), "fr");
+    let keyed = Stage::new("{ key: { headers: [X-Tenant] } }");
+    keyed.script("/", |seen, _| Answer::cached(MINUTE, seen.headers.get("x-tenant").unwrap_or("none")));
+    keyed.request(&ask("/", &[("X-Tenant", "a"), ("Connection", "X-Tenant")]));
+    assert_eq!(keyed.request(&ask("/", &[("X-Tenant", "a")])).text(), "a");
+}
+
+#[test]
 fn nobody_joins_what_was_asked_for_before_a_purge() {
     for soft in ["0", "1"] {
         let stage = Stage::new("{ purge: { from: [127.0.0.1] } }");
