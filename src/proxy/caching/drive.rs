@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{
-    AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AGE, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
 };
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::subrequest::server::SubrequestHandle;
 use pingora::proxy::SubrequestSpawner;
 use tokio::sync::mpsc::Receiver;
@@ -186,6 +187,8 @@ impl Job {
         }
         stored_head::reduce(&mut fields, directives, approved.how);
         directives.no_cache.fields().iter().for_each(|name| drop(fields.remove(name)));
+        // RFC 9110 6.6.1: when it came.
+        fields.entry(DATE).or_insert_with(get_cached_date);
         let kind = match (status, ContentRange::of(&fields)) {
             (StatusCode::PARTIAL_CONTENT, Some(ContentRange { range: Some(range), length })) => {
                 Kind::Part(range.start, length)
@@ -277,6 +280,10 @@ impl Job {
         merge::merge(&mut fields, fresh);
         if let Some(age) = fresh.get(AGE) {
             fields.insert(AGE, age.clone());
+        }
+        if !fresh.contains_key(DATE) {
+            // RFC 9110 6.6.1: when it came. The stored one would make it as old as before.
+            fields.insert(DATE, get_cached_date());
         }
         let status = StatusCode::from_u16(stale.record.status).unwrap_or_default();
         let asked =

@@ -76,6 +76,24 @@ fn nobody_joins_what_was_asked_for_before_a_purge() {
 }
 
 #[test]
+fn a_response_without_a_date_gets_that_of_its_arrival() {
+    let stage = Stage::new("true");
+    stage.numbered("/", &[("Cache-Control", MINUTE)]);
+    stage.get("/");
+    let stored = stage.gateway.admin("/cache/default/http%3A%2F%2Fedgeway.test%2F").text();
+    assert!(stored.contains("\"date\""), "{stored}");
+    // One that is confirmed without a date is as old as the confirmation.
+    let old = date(-100);
+    stage.script("/304", move |seen, _| match seen.headers.get("if-none-match") {
+        Some(_) => Answer::new(304, "").field("ETag", "\"a\""),
+        None => Answer::cached(MINUTE, "stored").fields(&[("Date", &old), ("ETag", "\"a\"")]),
+    });
+    let words: Vec<_> = (0..3).map(|_| told(&stage.get("/304"))).collect();
+    assert!(words[1].contains("fwd-status=304"), "{words:?}");
+    assert!(words[2].contains("edgeway; hit"), "{words:?}");
+}
+
+#[test]
 fn what_a_304_says_is_private_is_for_nobody_who_waited() {
     let stage = Stage::new("true");
     stage.script("/", |seen, number| match seen.headers.get("if-none-match") {
