@@ -21,7 +21,7 @@ use crate::cache::policy::Approved;
 use crate::cache::rules::directives::Wishes;
 use crate::cache::rules::freshness::{self, Need, Times};
 use crate::cache::rules::range::ContentRange;
-use crate::cache::rules::storable::Asked;
+use crate::cache::rules::storable::{Asked, Refusal};
 use crate::cache::rules::{list, merge, stored_head};
 use crate::cache::storing::Storing;
 use crate::cache::{Body, Caching, Id, Kind, Object, Record, Terms, Zone};
@@ -232,9 +232,10 @@ impl Job {
         if self.shared {
             zone.passes.note(&self.fill.id);
         }
-        if let Some(stale) = self.stale.as_ref().filter(|_| !head.status.is_server_error()) {
+        let is_new = !head.status.is_server_error() && !is_about_request(passing);
+        if let Some(stale) = self.stale.as_ref().filter(|_| is_new) {
             // It would come back when the origin fails.
-            zone.remove(&stale.id).await;
+            zone.forget(stale).await;
         }
         let length = expected(&head);
         self.fill.tell(Outcome::Passed(Arc::new(head), passing));
@@ -273,8 +274,10 @@ impl Job {
         }
         if merge::changes_vary(&fields, fresh) {
             // It would lie under another id from now on: what is fetched anew does.
-            zone.remove(&stale.id).await;
-            zone.remove(&self.id).await;
+            zone.forget(stale).await;
+            if let Some(variants) = zone.find(self.id).await {
+                zone.forget(&variants).await;
+            }
             return false;
         }
         merge::merge(&mut fields, fresh);
@@ -300,9 +303,11 @@ impl Job {
                 }
                 None => return false,
             },
-            _ => {
+            judged => {
                 // It may be used for this request, and for no other.
-                zone.remove(&stale.id).await;
+                if !judged.is_err_and(|refusal| is_about_request(Passing::Refused(refusal))) {
+                    zone.forget(stale).await;
+                }
                 let directives = self.caching().directives(&fields);
                 let terms =
                     Terms::new(times.received, freshness::initial_age(&fields, times), Default::default(), &directives);
@@ -317,6 +322,11 @@ impl Job {
         self.fill.tell(Outcome::Confirmed(confirmed));
         true
     }
+}
+
+/// Whether a response is not stored because of who asked for it: it says nothing of what is stored for others.
+fn is_about_request(passing: Passing) -> bool {
+    matches!(passing, Passing::Refused(Refusal::Authorization | Refusal::RequestNoStore))
 }
 
 /// The length of the body, if the head tells it.

@@ -163,3 +163,23 @@ fn what_is_not_stored_is_asked_for_with_the_conditions_of_its_client() {
     assert_eq!(stage.request(&ask("/", &[("If-None-Match", "\"a\"")])).status, 304);
     assert!(stage.origin.last().headers.get("if-none-match").is_some());
 }
+
+#[test]
+fn what_one_client_may_not_share_leaves_what_others_do() {
+    let stage = Stage::new("true");
+    for (path, confirms) in [("/new", false), ("/same", true)] {
+        stage.script(path, move |seen, number| match seen.headers.get("if-none-match") {
+            Some(_) if confirms => Answer::new(304, "").field("ETag", "\"a\""),
+            _ => Answer::cached(MINUTE, number.to_string()).field("ETag", "\"a\""),
+        });
+        stage.get(path);
+        for fields in [
+            [("Cache-Control", "no-cache"), ("Authorization", "x")],
+            [("Cache-Control", "no-cache, no-store"), ("X-A", "x")],
+        ] {
+            assert_eq!(stage.request(&ask(path, &fields)).status, 200);
+            let response = stage.get(path);
+            assert!(is_hit(&response) && response.text() == "1", "{path} {fields:?}: {}", told(&response));
+        }
+    }
+}
