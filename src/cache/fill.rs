@@ -250,6 +250,17 @@ impl<O> Fill<O> {
         }
     }
 
+    /// Waits until nobody reads it any more.
+    pub async fn left(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.lock().readers.iter().all(Option::is_none) {
+                return;
+            }
+            room.await;
+        }
+    }
+
     /// How many bytes have been written.
     pub fn len(&self) -> u64 {
         self.lock().len

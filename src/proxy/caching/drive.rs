@@ -241,12 +241,17 @@ impl Job {
         self.fill.tell(Outcome::Passed(Arc::new(head), passing));
         let mut trailers = None;
         let whole = loop {
-            match tasks.recv().await {
+            let task = tokio::select! {
+                biased;
+                task = tasks.recv() => task,
+                // Dropping `tasks` ends the errand.
+                () = self.fill.left() => return,
+            };
+            match task {
                 Some(HttpTask::Body(piece, ends)) => {
                     if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
                         self.fill.push(piece);
                         if !self.fill.wait_for_room().await {
-                            // Nobody is there any more; dropping `tasks` ends the errand.
                             return;
                         }
                     }

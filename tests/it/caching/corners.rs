@@ -183,3 +183,14 @@ fn what_one_client_may_not_share_leaves_what_others_do() {
         }
     }
 }
+
+#[test]
+fn nobody_listens_to_a_quiet_origin_for_a_client_that_left() {
+    let stage = Stage::new("true");
+    stage.answers("/", [Answer::cached("no-store", "0123456789").half_held()]);
+    let (leaving, _) = begin(&stage, "/", 5);
+    let asking = || stage.gateway.metrics().sum(names::ACTIVE, &[]);
+    assert_eq!(asking(), Some(1.0));
+    drop(leaving);
+    eventually("the origin is left too", || asking() == Some(0.0));
+}
