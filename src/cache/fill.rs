@@ -25,6 +25,9 @@ const WINDOW: u64 = 256 << 10;
 /// How much of a response that is stored on disk stays in memory behind the writer, for readers close to it.
 const BEHIND: u64 = 512 << 10;
 
+/// How many 1xx are told on: they are kept until there is a response.
+const MOST_EARLY: usize = 32;
+
 /// How much of a file is read at once.
 const READ: usize = 128 << 10;
 
@@ -176,7 +179,11 @@ impl<O> Fill<O> {
 
     /// The writer has a 1xx.
     pub fn tell_early(&self, head: ResponseHeader) {
-        self.lock().early.push(head);
+        let mut state = self.lock();
+        if state.early.len() < MOST_EARLY {
+            state.early.push(head);
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -445,5 +452,19 @@ impl<O> Drop for Reader<O> {
         state.tidy();
         drop(state);
         self.fill.room.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_responses_are_kept_up_to_a_bound() {
+        let fill = Fill::<()>::new(Id::of(b"a"), Id::of(b"a"), Tick::now());
+        for _ in 0..1_000 {
+            fill.tell_early(ResponseHeader::build(103, None).unwrap());
+        }
+        assert_eq!(fill.lock().early.len(), MOST_EARLY);
     }
 }
