@@ -291,25 +291,37 @@ pub(super) async fn pass(
     (fill, reader): (&Arc<Fill>, Reader),
 ) -> Result<()> {
     let mut head = head.clone();
-    let is_get = session.req_header().method == Method::GET;
+    let request = session.req_header();
     let stored = conditional::Stored { status: head.status, headers: &head.headers, received: SystemTime::now() };
-    if is_get
-        && conditional::evaluate(&Method::GET, &session.req_header().headers, &stored, false) == Outcome::NotModified
-    {
+    // The origin has not heard of them.
+    let answer = match conditional::evaluate(&request.method, &request.headers, &stored, true) {
+        Outcome::NotModified => Some(StatusCode::NOT_MODIFIED),
+        Outcome::PreconditionFailed => Some(StatusCode::PRECONDITION_FAILED),
+        Outcome::Pass => None,
+    };
+    if let Some(status) = answer {
         let mut parts: http::response::Parts = head.as_owned_parts();
         conditional::reduce_to_not_modified(&mut parts.headers);
-        parts.status = StatusCode::NOT_MODIFIED;
+        if status == StatusCode::PRECONDITION_FAILED {
+            parts.headers.insert(CONTENT_LENGTH, 0.into());
+        }
+        parts.status = status;
         head = ResponseHeader::from(parts);
     }
     for cookie in cookies {
         head.append_header(SET_COOKIE, cookie.clone())?;
     }
     let has_length = head.headers.contains_key(CONTENT_LENGTH);
-    if session.req_header().version == Version::HTTP_11 && !has_length && !is_empty(&head) {
-        head.insert_header(TRANSFER_ENCODING, "chunked")?;
+    let is_empty = answer.is_some() || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !has_length && !is_empty {
+        match session.req_header().version {
+            Version::HTTP_11 => head.insert_header(TRANSFER_ENCODING, "chunked")?,
+            Version::HTTP_10 => session.set_keepalive(None),
+            _ => {}
+        }
     }
     respond::downstream_head(session, &mut head, ctx)?;
-    let is_bodiless = is_empty(&head) || session.req_header().method == Method::HEAD;
+    let is_bodiless = is_empty || session.req_header().method == Method::HEAD;
     session.write_response_header(Box::new(head), is_bodiless).await?;
     if is_bodiless {
         return Ok(());
@@ -322,8 +334,4 @@ pub(super) async fn pass(
         return session.as_downstream_mut().write_response_trailers(trailers).await;
     }
     session.write_response_body(None, true).await
-}
-
-fn is_empty(head: &ResponseHeader) -> bool {
-    matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }

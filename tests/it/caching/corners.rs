@@ -153,6 +153,88 @@ fn who_waits_gets_only_what_it_would_take_from_the_store() {
 }
 
 #[test]
+fn who_speaks_http_1_0_sees_the_end_of_what_has_no_length() {
+    let ask = |stage: &Stage| {
+        let mut connection: Connection = stage.gateway.connect();
+        connection.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
+        String::from_utf8(connection.until_closed().expect("it closes")).unwrap()
+    };
+    for control in ["no-store", MINUTE] {
+        let stage = Stage::new("true");
+        stage.answers("/", [Answer::cached(control, "some body").chunked()]);
+        let text = ask(&stage);
+        assert!(text.ends_with("\r\n\r\nsome body"), "{control}: {text}");
+    }
+}
+
+#[test]
+fn conditions_are_judged_here_though_the_response_is_not_stored() {
+    let stage = Stage::new("true");
+    stage.numbered("/", &[("Cache-Control", "no-store"), ("ETag", "\"a\"")]);
+    for (index, (field, value, status)) in
+        [("If-Match", "\"b\"", 412), ("If-Match", "\"a\"", 200), ("If-None-Match", "\"a\"", 304)]
+            .into_iter()
+            .enumerate()
+    {
+        assert_eq!(stage.request(&ask(&format!("/?{index}"), &[(field, value)])).status, status, "{field}: {value}");
+    }
+}
+
+#[test]
+fn many_kinds_of_answers_fit_on_one_connection() {
+    let stage = Stage::new("true");
+    stage.answers("/", [Answer::cached(MINUTE, "0123456789").field("ETag", "\"a\"")]);
+    stage.answers("/204", [Answer::new(204, "").field("Cache-Control", MINUTE)]);
+    stage.answers("/404", [Answer::new(404, "gone").field("Cache-Control", MINUTE)]);
+    stage.answers("/chunked", [Answer::cached(MINUTE, "in chunks").chunked()]);
+    stage.answers("/empty", [Answer::cached(MINUTE, "").chunked()]);
+    stage.answers("/private", [Answer::cached("private", "mine")]);
+    stage.answers("/private/chunked", [Answer::cached("private", "mine").chunked()]);
+    stage.answers(
+        "/206",
+        [Answer::new(206, "0123").fields(&[("Cache-Control", MINUTE), ("Content-Range", "bytes 0-3/9")])],
+    );
+    stage.answers("/304", [Answer::new(304, "").field("Cache-Control", MINUTE)]);
+    stage.answers("/down", [Answer::gone()]);
+    for _ in 0..2 {
+        let mut connection = stage.gateway.connect();
+        for _ in 0..2 {
+            for (request, status, body) in [
+                (get("/"), 200, "0123456789"),
+                (ask("/", &[("If-None-Match", "\"a\"")]), 304, ""),
+                (ask("/", &[("If-Match", "\"b\"")]), 412, ""),
+                (ask("/", &[("Range", "bytes=2-3")]), 206, "23"),
+                (ask("/", &[("Range", "bytes=20-")]), 416, ""),
+                (Request::new("HEAD", "/"), 200, ""),
+                (get("/204"), 204, ""),
+                (Request::new("HEAD", "/204"), 204, ""),
+                (get("/404"), 404, "gone"),
+                (Request::new("HEAD", "/404"), 404, ""),
+                (get("/chunked"), 200, "in chunks"),
+                (Request::new("HEAD", "/chunked"), 200, ""),
+                (get("/empty"), 200, ""),
+                (get("/private"), 200, "mine"),
+                (get("/private/chunked"), 200, "mine"),
+                (Request::new("HEAD", "/private"), 200, ""),
+                (ask("/206", &[("Range", "bytes=0-3")]), 206, "0123"),
+                (get("/206"), 206, "0123"),
+                (get("/304"), 304, ""),
+                (ask("/miss", &[("Cache-Control", "only-if-cached")]), 504, "_"),
+                (get("/down"), 502, "_"),
+                (Request::new("HEAD", "/down"), 502, ""),
+                (Request::new("PURGE", "/"), 405, "_"),
+            ] {
+                let response = connection.try_request(&request);
+                let response = response.unwrap_or_else(|error| panic!("{request:?}: {error}"));
+                assert_eq!(response.status, status, "{request:?}");
+                assert!(body == "_" || response.text() == body, "{request:?}: {}", response.text());
+            }
+        }
+    }
+    assert!(is_hit(&stage.get("/")));
+}
+
+#[test]
 fn what_is_not_stored_is_asked_for_with_the_conditions_of_its_client() {
     let stage = Stage::new("true");
     stage.script("/", |seen, _| match seen.headers.get("if-none-match") {
