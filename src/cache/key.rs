@@ -191,11 +191,7 @@ impl KeyShape {
         }
         url.push_str("//");
         if self.host {
-            url.push_str(&exchange.host);
-            if let Some(port) = port(head, exchange.scheme) {
-                url.push(':');
-                url.push_str(port);
-            }
+            url.push_str(&authority(facts));
         } else {
             url.push('*');
         }
@@ -286,6 +282,16 @@ fn frame(key: &mut Vec<u8>, part: Part, write: impl FnOnce(&mut Vec<u8>)) {
 
 fn write_length(key: &mut Vec<u8>, length: usize) {
     key.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+}
+
+/// The authority that is asked: the host in the form in which all its spellings are one, and the port where it is not the
+/// scheme's own.
+pub fn authority<'a>(facts: &Facts<'a>) -> Cow<'a, str> {
+    let host = facts.exchange.host.as_str();
+    match port(facts.request, facts.exchange.scheme) {
+        Some(port) => Cow::Owned(format!("{host}:{port}")),
+        None => Cow::Borrowed(host),
+    }
 }
 
 /// The port that was asked for, where it is not the scheme's own (RFC 9110 4.2.3).

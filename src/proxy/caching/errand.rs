@@ -98,9 +98,10 @@ const ANSWERED_HERE: [HeaderName; 12] = [
     TRANSFER_ENCODING,
 ];
 
-/// The head of a GET for what this request is about, with these fields of its own.
+/// The head of a GET for what this request is about, at this authority, with these fields of its own.
 pub(super) fn head_of(
     request: &RequestHeader,
+    authority: &str,
     shape: &KeyShape,
     own: impl Iterator<Item = (HeaderName, HeaderValue)>,
 ) -> RequestHeader {
@@ -115,9 +116,9 @@ pub(super) fn head_of(
     if parts.version == Version::HTTP_2 {
         join_cookies(&mut parts.headers);
     }
-    if let (false, Some(authority)) = (parts.headers.contains_key(HOST), parts.uri.authority()) {
-        // Where it is no value it is no authority either.
-        let _ = HeaderValue::from_str(authority.as_str()).map(|host| parts.headers.insert(HOST, host));
+    if parts.headers.get(HOST).is_none_or(|host| host != authority) {
+        // As the key has it: an origin may tell `A.test.` from `a.test`. It was read from a value, and is one.
+        let _ = HeaderValue::from_str(authority).map(|host| parts.headers.insert(HOST, host));
     }
     if let Some(target) = target(&parts.uri, shape) {
         parts.uri = target;

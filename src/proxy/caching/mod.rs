@@ -39,7 +39,7 @@ use crate::cache::rules::freshness::{self, Need};
 use crate::cache::rules::reuse::{self, Reuse, Why};
 use crate::cache::rules::status::Forward;
 use crate::cache::zone::Looked;
-use crate::cache::{Id, Object, Zone};
+use crate::cache::{Id, Object, Zone, key};
 use crate::reply::Reply;
 use crate::route::cache::Cached;
 use drive::Job;
@@ -366,7 +366,8 @@ impl Ask {
         // What is stored of it is whole: the rest of it is fetched whole too.
         let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != crate::cache::Kind::Whole);
         let range = ranges(head).into_iter().flatten().filter(|_| ranged);
-        let errand = errand::head_of(head, &self.cached.caching.key, conditions.chain(range));
+        let authority = key::authority(&facts);
+        let errand = errand::head_of(head, &authority, &self.cached.caching.key, conditions.chain(range));
         Some(Job {
             cached: Arc::clone(&self.cached),
             fill: Arc::clone(fill),

@@ -247,6 +247,16 @@ fn what_is_not_stored_is_asked_for_with_the_conditions_of_its_client() {
 }
 
 #[test]
+fn all_spellings_of_a_host_ask_the_origin_for_one() {
+    let stage = Stage::new("true");
+    stage.script("/", |seen, _| Answer::cached(MINUTE, seen.headers.get("host").unwrap_or_default()));
+    let bodies = ["EXAMPLE.test.", "example.test:80", "example.test", "example.test:080", "example.test:81"]
+        .map(|host| stage.request(&get("/").host(host)).text());
+    assert_eq!(bodies, ["example.test", "example.test", "example.test", "example.test", "example.test:81"]);
+    assert_eq!(stage.asked("/"), 2);
+}
+
+#[test]
 fn what_one_client_may_not_share_leaves_what_others_do() {
     let stage = Stage::new("true");
     for (path, confirms) in [("/new", false), ("/same", true)] {
