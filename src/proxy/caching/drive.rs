@@ -14,6 +14,7 @@ use pingora::proxy::SubrequestSpawner;
 use tokio::sync::mpsc::Receiver;
 
 use super::errand::Errand;
+use super::record;
 use crate::cache::fill::{Failure, Passing};
 use crate::cache::object::{Fill, Outcome};
 use crate::cache::policy::Approved;
@@ -21,9 +22,9 @@ use crate::cache::rules::directives::Wishes;
 use crate::cache::rules::freshness::{self, Need, Times};
 use crate::cache::rules::range::ContentRange;
 use crate::cache::rules::storable::Asked;
-use crate::cache::rules::{list, merge, stored_head};
+use crate::cache::rules::{list, merge};
 use crate::cache::storing::Storing;
-use crate::cache::{Body, Caching, Id, Kind, Object, Record, Terms, Zone};
+use crate::cache::{Body, Caching, Id, Object, Record, Terms, Zone};
 use crate::route::cache::Cached;
 
 /// An errand under way, and what its response is compared with.
@@ -154,7 +155,7 @@ impl Job {
     /// Begins to store a response; `None`: there is no room.
     async fn store(&self, head: &ResponseHeader, approved: &Approved, times: &Times) -> Option<Storing> {
         let zone = self.zone();
-        let (record, withheld) = self.record(head.status, head.headers.clone(), approved)?;
+        let (record, withheld) = record::of(head.status, head.headers.clone(), approved, self.fill.asked, &self.url)?;
         let place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
         let length = expected(head);
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
@@ -166,34 +167,6 @@ impl Job {
         zone.passes.forget(&self.fill.id);
         self.fill.tell(Outcome::Stored(object, withheld));
         Some(storing)
-    }
-
-    /// The record of a response, and the fields that are only for who asked for it.
-    fn record(
-        &self,
-        status: StatusCode,
-        mut fields: HeaderMap,
-        approved: &Approved,
-    ) -> Option<(Record, Option<Arc<HeaderMap>>)> {
-        let directives = &approved.directives;
-        let mut withheld = HeaderMap::new();
-        for name in directives.private.fields().iter().chain(directives.no_cache.fields()) {
-            for value in fields.get_all(name) {
-                withheld.append(name.clone(), value.clone());
-            }
-        }
-        stored_head::reduce(&mut fields, directives, approved.how);
-        directives.no_cache.fields().iter().for_each(|name| drop(fields.remove(name)));
-        let kind = match (status, ContentRange::of(&fields)) {
-            (StatusCode::PARTIAL_CONTENT, Some(ContentRange { range: Some(range), length })) => {
-                Kind::Part(range.start, length)
-            }
-            (StatusCode::PARTIAL_CONTENT, _) => return None,
-            _ => Kind::Whole,
-        };
-        let what = (status.as_u16(), kind);
-        let record = Record::new(self.fill.asked, approved.terms, what, &self.url, &approved.tags, &fields).ok()?;
-        Some((record, (!withheld.is_empty()).then(|| Arc::new(withheld))))
     }
 
     async fn fill_up(&self, mut storing: Storing, mut tasks: Receiver<HttpTask>, length: Option<u64>) {
@@ -281,10 +254,12 @@ impl Job {
             Asked { method: &Method::GET, headers: &self.request, wishes: &self.wishes, is_at_content_location: false };
         let judged = self.caching().judge(&asked, &self.path, status, &fields, times);
         let confirmed = match judged {
-            Ok(approved) if !self.fill.is_void() => match self.record(status, fields, &approved) {
-                Some((record, _)) => zone.renew(stale, record).await,
-                None => return false,
-            },
+            Ok(approved) if !self.fill.is_void() => {
+                match record::of(status, fields, &approved, self.fill.asked, &self.url) {
+                    Some((record, _)) => zone.renew(stale, record).await,
+                    None => return false,
+                }
+            }
             _ => {
                 // It may be used for this request, and for no other.
                 zone.remove(&stale.id).await;
@@ -305,7 +280,7 @@ impl Job {
 }
 
 /// The length of the body, if the head tells it.
-fn expected(head: &ResponseHeader) -> Option<u64> {
+pub(super) fn expected(head: &ResponseHeader) -> Option<u64> {
     if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Some(0);
     }

@@ -14,10 +14,13 @@ mod drive;
 mod errand;
 mod invalidate;
 mod patience;
+pub(super) mod post;
 mod purge;
+mod record;
 pub(super) mod run;
 mod seed;
 mod serve;
+pub(super) mod tee;
 mod told;
 
 use std::sync::Arc;
