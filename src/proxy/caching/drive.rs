@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{
-    AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
@@ -22,9 +23,9 @@ use crate::cache::rules::directives::Wishes;
 use crate::cache::rules::freshness::{self, Need, Times};
 use crate::cache::rules::range::ContentRange;
 use crate::cache::rules::storable::Asked;
-use crate::cache::rules::{list, merge};
+use crate::cache::rules::{conditional, list, merge};
 use crate::cache::storing::Storing;
-use crate::cache::{Body, Caching, Id, Object, Record, Terms, Zone};
+use crate::cache::{Body, Caching, Id, Kind, Object, Record, Terms, Zone};
 use crate::route::cache::Cached;
 
 /// An errand under way, and what its response is compared with.
@@ -42,6 +43,8 @@ pub(super) struct Job {
     pub(super) wishes: Wishes,
     /// What is stored and was not fit to answer with.
     pub(super) stale: Option<Arc<Object>>,
+    /// The begin of it, that is stored and to be completed.
+    pub(super) part: Option<Arc<Object>>,
     /// Whether others may join.
     pub(super) shared: bool,
 }
@@ -84,18 +87,29 @@ impl Job {
             let SubrequestHandle { tx: _tx, rx: mut tasks, .. } = handle;
             let Some(head) = self.head(&mut tasks).await else { return self.fail() };
             let times = Times { requested, received: SystemTime::now() };
-            if head.status != StatusCode::NOT_MODIFIED || self.stale.is_none() {
+            if self.is_beside(&head) {
+                // It is about something else than what is stored: once more, without conditions.
+            } else if head.status != StatusCode::NOT_MODIFIED || self.stale.is_none() {
                 return self.take(*head, tasks, &times).await;
-            }
-            if self.confirm(&head.headers, &times).await {
+            } else if self.confirm(&head.headers, &times).await {
                 return;
             }
-            // It is about something else than what is stored: once more, without conditions.
             let mut bare = self.errand.head.clone();
-            bare.remove_header(&IF_NONE_MATCH);
-            bare.remove_header(&IF_MODIFIED_SINCE);
+            for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE] {
+                bare.remove_header(&name);
+            }
             self.errand = self.errand.again(bare);
-            self.stale = None;
+            (self.stale, self.part) = (None, None);
+        }
+    }
+
+    /// Whether the rest was asked for, and it is not the rest of what is stored (RFC 9111 3.4).
+    fn is_beside(&self, head: &ResponseHeader) -> bool {
+        let Some(part) = &self.part else { return false };
+        match head.status {
+            StatusCode::RANGE_NOT_SATISFIABLE => true,
+            StatusCode::PARTIAL_CONTENT => !is_rest(part, head),
+            _ => false,
         }
     }
 
@@ -125,13 +139,14 @@ impl Job {
             self.zone().fills.leave(&self.fill.id, &self.fill);
             return self.fill.tell(Outcome::Excused(head.status.as_u16()));
         }
-        complete_part(&mut head);
+        let begin = if head.status == StatusCode::PARTIAL_CONTENT { self.part.as_ref() } else { None };
+        complete_part(&mut head, begin.is_some());
         let asked =
             Asked { method: &Method::GET, headers: &self.request, wishes: &self.wishes, is_at_content_location: false };
         let judged = self.caching().judge(&asked, &self.path, head.status, &head.headers, times);
         let passing = match judged {
             Ok(approved) if !self.fill.is_void() => match self.store(&head, &approved, times).await {
-                Some(storing) => return self.fill_up(storing, tasks, expected(&head)).await,
+                Some(storing) => return self.fill_up(storing, begin, tasks, expected(&head)).await,
                 None => Passing::NoRoom,
             },
             Ok(_) => Passing::NoRoom,
@@ -140,7 +155,7 @@ impl Job {
                 Passing::Refused(refusal)
             }
         };
-        self.pass(head, tasks, passing).await;
+        self.pass(head, begin, tasks, passing).await;
     }
 
     /// Whether the stored response is served in place of this failure (RFC 5861 4).
@@ -161,7 +176,9 @@ impl Job {
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
         let most = self.caching().max_object;
         let storing = Storing::begin(zone, &self.fill, Arc::clone(&object), length, most).await?;
-        if self.shared && object.record.terms.age(times.received) < object.record.terms.lifetime() {
+        let is_fresh = object.record.terms.age(times.received) < object.record.terms.lifetime();
+        // A part is only for those who asked for it.
+        if self.shared && is_fresh && object.record.kind == Kind::Whole {
             zone.fills.enter(place, &self.fill);
         }
         zone.passes.forget(&self.fill.id);
@@ -169,8 +186,22 @@ impl Job {
         Some(storing)
     }
 
-    async fn fill_up(&self, mut storing: Storing, mut tasks: Receiver<HttpTask>, length: Option<u64>) {
+    async fn fill_up(
+        &self,
+        mut storing: Storing,
+        begin: Option<&Arc<Object>>,
+        mut tasks: Receiver<HttpTask>,
+        length: Option<u64>,
+    ) {
         let mut whole = None;
+        let mut begin = begin.and_then(|begin| begin.body.read(0, None));
+        while let Some(reader) = &mut begin {
+            match reader.next().await {
+                Ok(Some(piece)) => drop(storing.push(piece).await),
+                Ok(None) => begin = None,
+                Err(_) => return storing.end(false).await,
+            }
+        }
         while whole.is_none() {
             match tasks.recv().await {
                 Some(HttpTask::Body(piece, ends)) => {
@@ -194,7 +225,13 @@ impl Job {
     }
 
     /// The response is for who asked for it alone.
-    async fn pass(&self, head: ResponseHeader, mut tasks: Receiver<HttpTask>, passing: Passing) {
+    async fn pass(
+        &self,
+        head: ResponseHeader,
+        begin: Option<&Arc<Object>>,
+        mut tasks: Receiver<HttpTask>,
+        passing: Passing,
+    ) {
         let zone = self.zone();
         zone.fills.leave(&self.fill.id, &self.fill);
         if self.shared {
@@ -206,6 +243,14 @@ impl Job {
         }
         let length = expected(&head);
         self.fill.tell(Outcome::Passed(Arc::new(head), passing));
+        let mut begin = begin.and_then(|begin| begin.body.read(0, None));
+        while let Some(reader) = &mut begin {
+            match reader.next().await {
+                Ok(Some(piece)) => self.fill.push(piece),
+                Ok(None) => begin = None,
+                Err(_) => return self.fill.end(false, None),
+            }
+        }
         let mut trailers = None;
         let whole = loop {
             match tasks.recv().await {
@@ -287,16 +332,40 @@ pub(super) fn expected(head: &ResponseHeader) -> Option<u64> {
     list::single(&head.headers, CONTENT_LENGTH).and_then(|text| list::digits(text, u64::MAX))
 }
 
-/// Makes a 206 that has all of a representation into the 200 that it stands for.
-fn complete_part(head: &mut ResponseHeader) {
+/// Whether this is the begin of a representation, and the rest can be told from that of another one (RFC 9111 3.4).
+pub(super) fn is_begin(part: &Object) -> bool {
+    let strong = part.record.fields().any(|(name, value)| name == ETAG && !conditional::is_weak(value.as_bytes()));
+    matches!(part.record.kind, Kind::Part(0, Some(_))) && strong && !matches!(part.body, Body::Filling(..))
+}
+
+/// The fields that ask for the rest.
+pub(super) fn rest(part: &Object) -> Option<[(HeaderName, HeaderValue); 2]> {
+    let (_, etag) = part.record.fields().find(|(name, _)| *name == ETAG)?;
+    let range = HeaderValue::from_str(&format!("bytes={}-", part.body.len()?)).ok()?;
+    Some([(RANGE, range), (IF_RANGE, etag)])
+}
+
+/// Whether the body of this 206 is just what is missing.
+fn is_rest(part: &Object, head: &ResponseHeader) -> bool {
+    let (Kind::Part(_, Some(total)), Some(there)) = (part.record.kind, part.body.len()) else { return false };
+    let own = part.record.fields().find(|(name, _)| *name == ETAG);
+    let is_same = conditional::etag(&head.headers)
+        .is_some_and(|etag| own.is_some_and(|(_, own)| conditional::strong_equal(etag, own.as_bytes())));
+    let wanted = ContentRange { range: Some(there..total), length: Some(total) };
+    is_same && ContentRange::of(&head.headers).is_some_and(|range| range == wanted)
+}
+
+/// Makes a 206 that has all of a representation, or all that is missing of it, into the 200 that it stands for.
+fn complete_part(head: &mut ResponseHeader, is_rest: bool) {
     if head.status != StatusCode::PARTIAL_CONTENT {
         return;
     }
     if let Some(ContentRange { range: Some(range), length: Some(length) }) = ContentRange::of(&head.headers)
-        && range == (0..length)
+        && (range == (0..length) || is_rest)
     {
         // 200 is a status.
         let _ = head.set_status(StatusCode::OK);
         head.remove_header(&CONTENT_RANGE);
+        let _ = head.insert_header(CONTENT_LENGTH, length);
     }
 }
