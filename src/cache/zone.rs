@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::HeaderName;
 use tokio::runtime::Handle;
@@ -245,6 +246,24 @@ impl Zone {
     /// Keeps an object in memory.
     pub fn remember(&self, object: Object) {
         self.memory.insert(Arc::new(object));
+    }
+
+    /// Stores a whole response.
+    pub async fn put(&self, id: Id, record: Record, body: Bytes) {
+        if let Some(disk) = self.disk()
+            && let Ok(mut writer) = disk.create(id, Some(body.len() as u64)).await
+            && writer.append(body.clone()).await.is_ok()
+        {
+            // In memory it is all the same.
+            let _ = writer.commit(&record).await;
+        }
+        self.remember_whole(id, record, body);
+        self.stats.stored.inc();
+    }
+
+    /// Keeps a whole response in memory.
+    pub fn remember_whole(&self, id: Id, record: Record, body: Bytes) {
+        self.remember(Object::new(id, record, Body::Whole(body)));
     }
 
     /// Replaces the record of an object after its origin confirmed it.

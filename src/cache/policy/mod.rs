@@ -247,7 +247,7 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
 
 /// Whether a field goes no further because `Connection` names it (RFC 9110 7.6.1): the origin would not see what the key,
 /// or the choice of a variant, is made of.
-fn loses_fields(headers: &HeaderMap) -> bool {
+pub fn loses_fields(headers: &HeaderMap) -> bool {
     let is_option = |name: &HeaderName| {
         matches!(name.as_str(), "close" | "keep-alive" | "te" | "upgrade" | "http2-settings" | "proxy-connection")
     };

@@ -14,10 +14,13 @@ mod drive;
 mod errand;
 mod invalidate;
 mod patience;
+pub(super) mod post;
 mod purge;
+mod record;
 pub(super) mod run;
 mod seed;
 mod serve;
+pub(super) mod tee;
 mod told;
 
 use std::sync::Arc;
@@ -73,6 +76,8 @@ struct Want {
     /// Where the response would be stored.
     place: Id,
     stale: Option<Arc<Object>>,
+    /// What is stored of it, if that is a part which the rest can complete.
+    part: Option<Arc<Object>>,
 }
 
 /// Where a request has got to.
@@ -132,10 +137,11 @@ impl Ask {
     async fn step(&mut self, session: &mut Session, ctx: &mut Ctx) -> Result<Step> {
         let head = session.req_header();
         let (object, need) = match self.zone().look_up(self.id, &head.headers).await {
-            Looked::Nothing(place) => (None, Want { why: Forward::UriMiss, place, stale: None }),
-            Looked::OtherVariants(place) => (None, Want { why: Forward::VaryMiss, place, stale: None }),
+            Looked::Nothing(place) => (None, Want { why: Forward::UriMiss, place, stale: None, part: None }),
+            Looked::OtherVariants(place) => (None, Want { why: Forward::VaryMiss, place, stale: None, part: None }),
             Looked::Found(object) if !serve::holds(&object, head) => {
-                (None, Want { why: Forward::Partial, place: object.id, stale: None })
+                let part = drive::is_begin(&object).then(|| Arc::clone(&object));
+                (None, Want { why: Forward::Partial, place: object.id, stale: None, part })
             }
             Looked::Found(object) => {
                 let why = if self.reuse(&object) == Reuse::Revalidate(Why::Request) {
@@ -143,7 +149,7 @@ impl Ask {
                 } else {
                     Forward::Stale
                 };
-                let need = Want { why, place: object.id, stale: Some(Arc::clone(&object)) };
+                let need = Want { why, place: object.id, stale: Some(Arc::clone(&object)), part: None };
                 (Some(object), need)
             }
         };
@@ -347,7 +353,7 @@ impl Ask {
         if session.subrequest_spawner.is_none() {
             return;
         }
-        let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)) };
+        let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)), part: None };
         let Joined::First(fill) = self.zone().fills.join(stale.id, self.id) else { return };
         match self.job(session, ctx, &fill, &need, true) {
             Some(job) => drop(tokio::spawn(job.run())),
@@ -366,8 +372,10 @@ impl Ask {
         // What is stored of it is whole: the rest of it is fetched whole too.
         let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != crate::cache::Kind::Whole);
         let range = ranges(head).into_iter().flatten().filter(|_| ranged);
+        let part = need.part.as_ref().filter(|_| !head.headers.contains_key(RANGE));
+        let rest = part.and_then(|part| drive::rest(part)).into_iter().flatten();
         let authority = key::authority(&facts);
-        let errand = errand::head_of(head, &authority, &self.cached.caching.key, conditions.chain(range));
+        let errand = errand::head_of(head, &authority, &self.cached.caching.key, conditions.chain(range).chain(rest));
         Some(Job {
             cached: Arc::clone(&self.cached),
             fill: Arc::clone(fill),
@@ -379,6 +387,7 @@ impl Ask {
             request: head.headers.clone(),
             wishes: self.wishes.clone(),
             stale: need.stale.clone(),
+            part: part.cloned(),
             shared,
         })
     }

@@ -150,7 +150,9 @@ impl Serving<'_> {
                     [range] if is_here(range) => {
                         *status = StatusCode::PARTIAL_CONTENT;
                         set(fields, &ContentRange { range: Some(range.clone()), length: Some(total) });
-                        Send::Bytes(range.start - start, Some(range.end - start), Some(range.end - range.start))
+                        // Who reads to the end is told of it once all is stored.
+                        let to = Some(range.end - start).filter(|to| Some(*to) != length);
+                        Send::Bytes(range.start - start, to, Some(range.end - range.start))
                     }
                     several if several.len() > 1 && several.iter().all(is_here) => {
                         *status = StatusCode::PARTIAL_CONTENT;
@@ -253,6 +255,10 @@ async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option
     while let Some(piece) = next(session, &mut reader).await? {
         written += piece.len() as u64;
         let ends = length == Some(written);
+        if ends && next(session, &mut reader).await?.is_some() {
+            return Err(broken());
+        }
+        // The end is told once all is stored: who asks again as soon as it has the last byte finds it.
         session.write_response_body(Some(piece), ends).await?;
         if ends {
             return Ok(());

@@ -251,12 +251,14 @@ fn what_is_stored_outlives_a_reload() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_used_is_told_and_memory_serves() {
-    let (origin, dir) = (origin(), tempfile::tempdir().unwrap());
-    let file = dir.path().join("file");
-    std::fs::write(&file, "").unwrap();
-    let gateway = Gateway::before(&[&origin], &document(&file.join("below")));
-    gateway.get("/0");
-    assert!(is_hit(&gateway.get("/0")));
-    eventually("it is told", || gateway.stderr().contains("the disk of the cache cannot be used"));
+fn a_directory_that_cannot_be_used_is_a_fault_of_the_document() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("file"), "").unwrap();
+    let text = document(&place.path().join("file/below")).replace("@o", "127.0.0.1:9");
+    std::fs::write(place.path().join("edgeway.yaml"), format!("admin: false\nlisteners: [\"127.0.0.1:0\"]\n{text}"))
+        .unwrap();
+    for command in ["check", "run"] {
+        let output = crate::harness::edgeway(place.path(), &[command, "edgeway.yaml"], &[]);
+        assert!(output.code == Some(1) && output.all().contains("below` cannot be used"), "{output:?}");
+    }
 }
