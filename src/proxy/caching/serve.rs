@@ -78,6 +78,9 @@ impl Serving<'_> {
         (parts.status, parts.headers) = (status, fields);
         let mut head = ResponseHeader::from(parts);
         ctx.told = Some(self.told);
+        if ctx.connection.as_ref().is_some_and(|connection| connection.is_closing()) {
+            session.set_keepalive(None);
+        }
         respond::finish_head(session, &mut head, ctx)?;
         let is_bodiless = session.req_header().method == Method::HEAD || length == Some(0);
         session.write_response_header(Box::new(head), is_bodiless).await?;

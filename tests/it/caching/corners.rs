@@ -1,7 +1,7 @@
 //! Where two things meet: a response on its way and what becomes of it, of its URL, or of those who wait for it.
 
 use super::{Stage, ask, begin, date, is_hit, open_connections, told};
-use crate::harness::{Answer, Connection, Request, eventually, get, names};
+use crate::harness::{Answer, Connection, H2, Request, eventually, get, names};
 
 const MINUTE: &str = "max-age=60";
 
@@ -285,4 +285,19 @@ fn nobody_listens_to_a_quiet_origin_for_a_client_that_left() {
     assert_eq!(asking(), Some(1.0));
     drop(leaving);
     eventually("the origin is left too", || asking() == Some(0.0));
+}
+
+#[test]
+fn a_process_that_drains_ends_the_connection_after_a_stored_response() {
+    let stage = Stage::new("true");
+    stage.answers("/", [Answer::cached(MINUTE, "body").held()]);
+    let mut connection = stage.gateway.connect();
+    connection.send(get("/").bytes());
+    eventually("it is asked", || stage.asked("/") == 1);
+    stage.gateway.signal("TERM");
+    eventually("it drains", || Connection::try_open(&stage.gateway.address()).is_err());
+    stage.origin.release();
+    let response = connection.read_response("GET");
+    assert_eq!((response.text().as_str(), response.header("connection")), ("body", Some("close")));
+    connection.expect_close();
 }
