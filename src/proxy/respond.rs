@@ -124,6 +124,13 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
         head.insert_header(CONTENT_LENGTH, length)?;
     }
     stick(session, head, ctx)?;
+    if let Some(cached) = ctx.route().and_then(|route| route.cache.as_ref())
+        && !cached.caching.keep_tags
+    {
+        for name in &cached.caching.tag_fields {
+            head.remove_header(name);
+        }
+    }
     finish_head(session, head, ctx)?;
     if head.version == Version::HTTP_10 {
         // Each side of a gateway speaks a version of its own (RFC 9110 2.5).

@@ -301,3 +301,13 @@ fn a_process_that_drains_ends_the_connection_after_a_stored_response() {
     assert_eq!((response.text().as_str(), response.header("connection")), ("body", Some("close")));
     connection.expect_close();
 }
+
+#[test]
+fn tags_are_hidden_of_what_is_not_stored_too() {
+    let stage = Stage::new("true");
+    stage.answers("/", [Answer::cached("no-store", "").field("Cache-Tag", "a").field("Surrogate-Key", "b")]);
+    for request in [get("/"), get("/"), Request::new("POST", "/"), Request::new("HEAD", "/?x")] {
+        let response = stage.request(&request);
+        assert_eq!((response.header("cache-tag"), response.header("surrogate-key")), (None, None), "{request:?}");
+    }
+}
