@@ -224,6 +224,11 @@ impl Zone {
         }
         if matches!(object.body, Body::Whole(_) | Body::Variants(_)) && object.weight() <= self.most_in_memory() {
             self.memory.insert(Arc::clone(&object));
+            if !disk.peek(&id) {
+                // It was removed while it was read.
+                self.memory.remove_if(&id, object.record.asked);
+                return None;
+            }
         }
         Some(object)
     }
@@ -281,10 +286,11 @@ impl Zone {
     /// Removes what lies under this id, and keeps what is on its way there from being stored.
     pub async fn remove(&self, id: &Id) {
         self.fills.make_void(*id);
-        self.memory.remove(id);
         if let Some(disk) = self.disk() {
             disk.remove(id, None).await;
         }
+        // Last: see `find_within`.
+        self.memory.remove(id);
     }
 
     /// Removes this object, and nothing that took its place.
