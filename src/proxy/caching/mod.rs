@@ -422,7 +422,8 @@ async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
             Heard::Outcome(outcome) => return Ok(outcome),
             Heard::Early(head) => {
                 heard += 1;
-                session.write_response_header(Box::new(head), false).await?;
+                let written = session.write_response_header(Box::new(head), false).await;
+                written.map_err(|error| error.into_down())?;
             }
         }
     }

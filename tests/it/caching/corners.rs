@@ -311,3 +311,32 @@ fn tags_are_hidden_of_what_is_not_stored_too() {
         assert_eq!((response.header("cache-tag"), response.header("surrogate-key")), (None, None), "{request:?}");
     }
 }
+
+#[test]
+fn what_is_not_stored_and_breaks_off_is_seen_broken() {
+    let stage = Stage::new("true");
+    let body = "x".repeat(10_000);
+    stage.answers("/told", [Answer::cached("no-store", &*body).broken()]);
+    stage.answers("/chunked", [Answer::cached("no-store", &*body).chunked().broken()]);
+    for path in ["/told", "/chunked"] {
+        for _ in 0..2 {
+            let response = stage.gateway.connect().try_request(&get(path));
+            assert!(response.is_err(), "{path}: {response:?}");
+            let response = H2::open(&stage.gateway.address()).try_requests(&[get(path)]);
+            assert!(response.is_err(), "{path} by HTTP/2");
+        }
+    }
+}
+
+#[test]
+fn the_body_of_a_purge_is_no_request() {
+    let stage = Stage::new("{ purge: { from: [127.0.0.1] } }");
+    stage.numbered("/evil", &[]);
+    let inner = String::from_utf8(get("/evil").bytes()).unwrap();
+    let mut connection = stage.gateway.connect();
+    connection.send(Request::new("PURGE", "/").body(inner).bytes());
+    assert_eq!(connection.read_response("PURGE").status, 200);
+    let next = connection.try_request(&get("/next"));
+    assert!(next.is_err() || next.unwrap().status == 404);
+    assert_eq!(stage.asked("/evil"), 0);
+}
