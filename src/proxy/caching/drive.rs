@@ -23,10 +23,11 @@ use crate::cache::rules::range::ContentRange;
 use crate::cache::rules::storable::Asked;
 use crate::cache::rules::{list, merge, stored_head};
 use crate::cache::storing::Storing;
-use crate::cache::{Body, Caching, Id, Kind, Object, Record, Terms, Zone};
+use crate::cache::{Body, Caching, Id, Kind, Object, Record, Slice, Sliced, Terms, Zone};
 use crate::route::cache::Cached;
 
 /// An errand under way, and what its response is compared with.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) cached: Arc<Cached>,
     pub(super) fill: Arc<Fill>,
@@ -43,6 +44,8 @@ pub(super) struct Job {
     pub(super) stale: Option<Arc<Object>>,
     /// Whether others may join.
     pub(super) shared: bool,
+    /// The slice that is asked for, if it is one.
+    pub(super) slice: Option<Slice>,
 }
 
 /// The conditions by which an origin is asked whether what is stored is still right (RFC 9111 4.3.1).
@@ -129,9 +132,12 @@ impl Job {
             Asked { method: &Method::GET, headers: &self.request, wishes: &self.wishes, is_at_content_location: false };
         let judged = self.caching().judge(&asked, &self.path, head.status, &head.headers, times);
         let passing = match judged {
-            Ok(approved) if !self.fill.is_void() => match self.store(&head, &approved, times).await {
-                Some(storing) => return self.fill_up(storing, tasks, expected(&head)).await,
-                None => Passing::NoRoom,
+            Ok(approved) if !self.fill.is_void() => match self.misfit(&head) {
+                Some(misfit) => misfit,
+                None => match self.store(&head, &approved, times).await {
+                    Some(storing) => return self.fill_up(storing, tasks, expected(&head)).await,
+                    None => Passing::NoRoom,
+                },
             },
             Ok(_) => Passing::NoRoom,
             Err(refusal) => {
@@ -140,6 +146,13 @@ impl Job {
             }
         };
         self.pass(head, tasks, passing).await;
+    }
+
+    /// Why this part is not stored as the slice that was asked for.
+    fn misfit(&self, head: &ResponseHeader) -> Option<Passing> {
+        let slice = self.slice.filter(|_| head.status == StatusCode::PARTIAL_CONTENT)?;
+        let Some(total) = slice.total_of(&head.headers) else { return Some(Passing::Unfit) };
+        self.caching().max_object.is_some_and(|most| total > most).then_some(Passing::NoRoom)
     }
 
     /// Whether the stored response is served in place of this failure (RFC 5861 4).
@@ -155,7 +168,10 @@ impl Job {
     async fn store(&self, head: &ResponseHeader, approved: &Approved, times: &Times) -> Option<Storing> {
         let zone = self.zone();
         let (record, withheld) = self.record(head.status, head.headers.clone(), approved)?;
-        let place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
+        let mut place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
+        if let (Some(slice), Kind::Part(..)) = (self.slice, record.kind) {
+            place = Sliced::enter(zone, place, &record, slice.size).await?.slice(slice.index);
+        }
         let length = expected(head);
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
         let most = self.caching().max_object;
@@ -309,7 +325,9 @@ fn expected(head: &ResponseHeader) -> Option<u64> {
     if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Some(0);
     }
-    list::single(&head.headers, CONTENT_LENGTH).and_then(|text| list::digits(text, u64::MAX))
+    let told = list::single(&head.headers, CONTENT_LENGTH).and_then(|text| list::digits(text, u64::MAX));
+    let part = || ContentRange::of(&head.headers)?.range.map(|range| range.end - range.start);
+    told.or_else(|| part().filter(|_| head.status == StatusCode::PARTIAL_CONTENT))
 }
 
 /// Makes a 206 that has all of a representation into the 200 that it stands for.
