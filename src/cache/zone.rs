@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::HeaderName;
 use tokio::runtime::Handle;
@@ -65,6 +66,13 @@ impl Zone {
     /// Compiles a zone; reports what is wrong with it at `at`. It holds nothing, and touches no disk, before it is started.
     pub fn build(name: &str, config: &ZoneConfig, keep: &Keep, at: &Scope<'_>) -> Option<Arc<Self>> {
         config.check(at);
+        if let Some(disk) = &config.disk
+            && let Err(error) = usable(&disk.path)
+        {
+            let fault = format!("`{}` cannot be used: {error}", disk.path.display());
+            let hint = "write a folder that the gateway may write to, or whose parent it may";
+            at.key("disk").key("path").error_hint(fault, hint);
+        }
         let path = config.disk.as_ref().map_or_else(|| Path::new(""), |disk| &disk.path);
         let stats = keep.get_or(name, ZoneStats::default);
         // With another folder it is another zone, which knows nothing of what lies in the first.
@@ -244,6 +252,24 @@ impl Zone {
         self.memory.insert(Arc::new(object));
     }
 
+    /// Stores a whole response.
+    pub async fn put(&self, id: Id, record: Record, body: Bytes) {
+        if let Some(disk) = self.disk()
+            && let Ok(mut writer) = disk.create(id, Some(body.len() as u64)).await
+            && writer.append(body.clone()).await.is_ok()
+        {
+            // In memory it is all the same.
+            let _ = writer.commit(&record).await;
+        }
+        self.remember_whole(id, record, body);
+        self.stats.stored.inc();
+    }
+
+    /// Keeps a whole response in memory.
+    pub fn remember_whole(&self, id: Id, record: Record, body: Bytes) {
+        self.remember(Object::new(id, record, Body::Whole(body)));
+    }
+
     /// Replaces the record of an object after its origin confirmed it.
     pub async fn renew(&self, old: &Object, record: Record) -> Arc<Object> {
         let renewed = Arc::new(Object::new(old.id, record, old.body.clone()));
@@ -298,6 +324,16 @@ impl Zone {
     pub fn has(&self, id: &Id) -> bool {
         self.memory.get(id).is_some() || self.disk().is_some_and(|disk| disk.peek(id))
     }
+}
+
+/// Whether a folder can be written to, or made.
+fn usable(path: &Path) -> std::io::Result<()> {
+    let there = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    if !there.is_dir() {
+        return Err(std::io::ErrorKind::NotADirectory.into());
+    }
+    Ok(rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
 }
 
 /// The record that names the fields by which variants are told apart.

@@ -43,6 +43,8 @@ pub(super) struct Want {
     /// Where the response would be stored.
     pub(super) place: Id,
     pub(super) stale: Option<Arc<Object>>,
+    /// What is stored of it, if that is a part which the rest can complete.
+    pub(super) part: Option<Arc<Object>>,
 }
 
 /// Where a request has got to.
@@ -124,6 +126,7 @@ impl Ask {
             request: head.headers.clone(),
             wishes: self.wishes.clone(),
             stale: None,
+            part: None,
             shared: false,
             slice: None,
         })

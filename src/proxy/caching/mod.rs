@@ -14,11 +14,15 @@ mod ask;
 mod drive;
 mod errand;
 mod invalidate;
+mod patience;
+pub(super) mod post;
 mod purge;
+mod record;
 pub(super) mod run;
 mod seed;
 mod serve;
 mod slices;
+pub(super) mod tee;
 mod told;
 
 use std::sync::{Arc, OnceLock};
@@ -39,6 +43,7 @@ use crate::cache::zone::Looked;
 use crate::cache::{Id, Kind, Object};
 use ask::{Ask, Step, Want, detail, fail, gateway_timeout, ttl};
 use drive::Job;
+use patience::unless_gone;
 use serve::Serving;
 
 pub(super) use errand::Errand;
@@ -99,10 +104,11 @@ impl Ask {
     async fn step(&mut self, session: &mut Session, ctx: &mut Ctx) -> Result<Step> {
         let head = session.req_header();
         let (object, need) = match self.zone().look_up(self.id, &head.headers).await {
-            Looked::Nothing(place) => (None, Want { why: Forward::UriMiss, place, stale: None }),
-            Looked::OtherVariants(place) => (None, Want { why: Forward::VaryMiss, place, stale: None }),
+            Looked::Nothing(place) => (None, Want { why: Forward::UriMiss, place, stale: None, part: None }),
+            Looked::OtherVariants(place) => (None, Want { why: Forward::VaryMiss, place, stale: None, part: None }),
             Looked::Found(object) if !serve::holds(&object, head) => {
-                (None, Want { why: Forward::Partial, place: object.id, stale: None })
+                let part = drive::is_begin(&object).then(|| Arc::clone(&object));
+                (None, Want { why: Forward::Partial, place: object.id, stale: None, part })
             }
             Looked::Found(object) => {
                 let why = if self.reuse(&object) == Reuse::Revalidate(Why::Request) {
@@ -110,7 +116,7 @@ impl Ask {
                 } else {
                     Forward::Stale
                 };
-                let need = Want { why, place: object.id, stale: Some(Arc::clone(&object)) };
+                let need = Want { why, place: object.id, stale: Some(Arc::clone(&object)), part: None };
                 (Some(object), need)
             }
         };
@@ -224,11 +230,16 @@ impl Ask {
         patience: Duration,
     ) -> Result<Step> {
         let told = Told::forwarded(need.why).shared();
-        let Ok(outcome) = tokio::time::timeout(patience, fill.outcome()).await else {
+        let waited = tokio::time::timeout(patience, fill.outcome());
+        let Ok(outcome) = unless_gone(session, waited).await? else {
             return Ok(Step::Direct(Told::forwarded(need.why).with("collapse-timeout")));
         };
         match outcome {
             Outcome::Stored(object, _) if object.id != need.place => Ok(Step::Again),
+            Outcome::Stored(object, _) if !serve::holds(&object, session.req_header()) => {
+                self.alone = true;
+                Ok(Step::Again)
+            }
             Outcome::Stored(object, _) => {
                 let terms = &object.record.terms;
                 if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
@@ -280,7 +291,7 @@ impl Ask {
         if self.spawner(session).is_none() {
             return;
         }
-        let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)) };
+        let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)), part: None };
         let Joined::First(fill) = self.zone().fills.join(stale.id, self.id) else { return };
         match self.fetcher(session, ctx, &fill, &need, true) {
             Some(job) => drop(tokio::spawn(job.run())),
@@ -296,8 +307,10 @@ impl Ask {
         // What is stored of it is whole: the rest of it is fetched whole too.
         let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != Kind::Whole);
         let range = ranges(session.req_header()).into_iter().flatten().filter(|_| ranged);
-        let job = self.job(session, ctx, fill, conditions.chain(range))?;
-        Some(Job { stale: need.stale.clone(), shared, ..job })
+        let part = need.part.as_ref().filter(|_| !session.req_header().headers.contains_key(RANGE));
+        let rest = part.and_then(|part| drive::rest(part)).into_iter().flatten();
+        let job = self.job(session, ctx, fill, conditions.chain(range).chain(rest))?;
+        Some(Job { stale: need.stale.clone(), part: part.cloned(), shared, ..job })
     }
 }
 
@@ -326,7 +339,7 @@ fn fill_place(session: &Session, need: &Want) -> Id {
 async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
     let mut heard = 0;
     loop {
-        match fill.hear(heard).await {
+        match unless_gone(session, fill.hear(heard)).await? {
             Heard::Outcome(outcome) => return Ok(outcome),
             Heard::Early(head) => {
                 heard += 1;

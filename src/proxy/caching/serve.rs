@@ -13,6 +13,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
+use super::patience::unless_gone;
 use super::told::Told;
 use crate::cache::object::{BodyReader, Fill, Reader};
 use crate::cache::rules::conditional::{self, Outcome};
@@ -157,7 +158,9 @@ impl Serving<'_> {
                     [range] if is_here(range) => {
                         *status = StatusCode::PARTIAL_CONTENT;
                         set(fields, &ContentRange { range: Some(range.clone()), length: Some(total) });
-                        Send::Bytes(range.start - start, Some(range.end - start), Some(range.end - range.start))
+                        // Who reads to the end is told of it once all is stored.
+                        let to = Some(range.end - start).filter(|to| Some(*to) != length);
+                        Send::Bytes(range.start - start, to, Some(range.end - range.start))
                     }
                     several if several.len() > 1 && several.iter().all(is_here) => {
                         *status = StatusCode::PARTIAL_CONTENT;
@@ -299,9 +302,13 @@ fn write_length(session: &mut Session, status: StatusCode, fields: &mut HeaderMa
 
 async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option<u64>) -> Result<()> {
     let mut written = 0;
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         written += piece.len() as u64;
         let ends = length == Some(written);
+        if ends && next(session, &mut reader).await?.is_some() {
+            return Err(broken());
+        }
+        // The end is told once all is stored: who asks again as soon as it has the last byte finds it.
         session.write_response_body(Some(piece), ends).await?;
         if ends {
             return Ok(());
@@ -315,15 +322,21 @@ async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option
 
 pub(super) async fn write_part(session: &mut Session, mut reader: BodyReader, length: u64) -> Result<()> {
     let mut written = 0;
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         written += piece.len() as u64;
+        if written == length && next(session, &mut reader).await?.is_some() {
+            break;
+        }
         session.write_response_body(Some(piece), false).await?;
+        if written == length {
+            return Ok(());
+        }
     }
-    if written == length { Ok(()) } else { Err(broken()) }
+    Err(broken())
 }
 
-async fn next(reader: &mut BodyReader) -> Result<Option<Bytes>> {
-    reader.next().await.map_err(|_| broken())
+async fn next(session: &mut Session, reader: &mut BodyReader) -> Result<Option<Bytes>> {
+    unless_gone(session, reader.next()).await?.map_err(|_| broken())
 }
 
 /// What the client has got is not all: its connection, or its stream, must not end as if it were.
@@ -364,7 +377,7 @@ pub(super) async fn pass(
         return Ok(());
     }
     let mut reader = BodyReader::Fill(reader);
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         session.write_response_body(Some(piece), false).await?;
     }
     if let Some(trailers) = fill.trailers().filter(|_| session.req_header().version == Version::HTTP_2) {

@@ -23,6 +23,7 @@ use pingora::proxy::Session;
 use super::ask::{Ask, Step, detail, fail, gateway_timeout, ttl};
 use super::drive::{self, Job};
 use super::errand::Errand;
+use super::patience::unless_gone;
 use super::serve::{self, MOST_RANGES, Serving};
 use super::{run, told::Told};
 use crate::cache::fill::{Failure, Passing};
@@ -53,6 +54,7 @@ struct Slices<'a> {
     /// The errand that all others are made from; `None`: there is no way to send any.
     errand: Option<Job>,
     is_shared: bool,
+    is_head: bool,
 }
 
 /// What became of a slice.
@@ -114,7 +116,8 @@ pub(super) async fn step(ask: &Ask, size: u64, session: &mut Session, ctx: &mut 
     let is_shared = ask.is_shared(session);
     // Its own fill is never waited for.
     let errand = ask.job(session, ctx, &Fill::new(place, ask.id, Tick::now()), std::iter::empty());
-    Slices { ask, size, known, place, why, errand, is_shared }.answer(session, ctx).await
+    let is_head = session.req_header().method == Method::HEAD;
+    Slices { ask, size, known, place, why, errand, is_shared, is_head }.answer(session, ctx).await
 }
 
 /// Under which id it is noted that a URL cannot be had in slices.
@@ -125,7 +128,7 @@ fn unsliced(id: Id) -> Id {
 impl Slices<'_> {
     async fn answer(mut self, session: &mut Session, ctx: &mut Ctx) -> Result<Option<Step>> {
         let first = self.first(session.req_header());
-        let found = match self.obtain(first, Some(session.req_header())).await {
+        let found = match unless_gone(session, self.obtain(first, true)).await? {
             Got::Stored(found) => found,
             Got::Passed(passed) => return self.pass(session, ctx, passed, first).await,
             Got::Failed(failure, why) => return fail(session, ctx, failure, why).await.map(Some),
@@ -190,8 +193,8 @@ impl Slices<'_> {
         self.known.is_some() || !found.is_anothers
     }
 
-    /// A slice: what is stored, or what the origin says. `begins`: the request, if nothing was sent yet.
-    async fn obtain(&self, index: u64, begins: Option<&RequestHeader>) -> Got {
+    /// A slice: what is stored, or what the origin says. `begins`: it is the first of the response.
+    async fn obtain(&self, index: u64, begins: bool) -> Got {
         let ask = self.ask;
         let stored = match &self.known {
             Some(known) => ask.zone().find(known.slice(index)).await,
@@ -201,10 +204,10 @@ impl Slices<'_> {
             if !reuse::may_be_fetched(&ask.wishes) {
                 return Got::NotAsked(self.why);
             }
-            return match begins.and_then(|head| self.goes_direct(head)) {
-                Some(word) => Got::Nothing(word),
-                None => self.fetch(index, None, self.why, begins.is_some()).await,
-            };
+            if begins && let Some(word) = self.goes_direct() {
+                return Got::Nothing(word);
+            }
+            return self.fetch(index, None, self.why, begins).await;
         };
         let told = Told::hit(ttl(&object));
         match ask.reuse(&object) {
@@ -215,18 +218,18 @@ impl Slices<'_> {
                 Got::Stored(Found::new(object, told))
             }
             Reuse::GatewayTimeout => Got::NotAsked(Forward::Stale),
-            Reuse::Revalidate(_) if begins.is_some() && !ask.may_store => Got::Nothing("no-store"),
+            Reuse::Revalidate(_) if begins && !ask.may_store => Got::Nothing("no-store"),
             Reuse::Revalidate(why) => {
                 let word = if why == Why::Request { Forward::Request } else { Forward::Stale };
-                self.fetch(index, Some((object, why)), word, begins.is_some()).await
+                self.fetch(index, Some((object, why)), word, begins).await
             }
         }
     }
 
     /// Why a request goes the way of any other, where its first slice is not stored.
-    fn goes_direct(&self, head: &RequestHeader) -> Option<&'static str> {
+    fn goes_direct(&self) -> Option<&'static str> {
         let zone = self.ask.zone();
-        if head.method == Method::HEAD || self.errand.is_none() {
+        if self.is_head || self.errand.is_none() {
             return Some("");
         }
         if !self.ask.may_store {
@@ -424,7 +427,7 @@ impl Slices<'_> {
         let got = if piece.index == first {
             Got::Stored(Found::new(Arc::clone(&object), told))
         } else {
-            self.obtain(piece.index, None).await
+            unless_gone(session, self.obtain(piece.index, false)).await?
         };
         match &got {
             Got::Failed(failure, why) => return fail(session, ctx, *failure, *why).await,
@@ -466,7 +469,7 @@ impl Slices<'_> {
             let following = rest.next();
             let prepare = async {
                 let Some(piece) = following else { return Ok(None) };
-                let got = self.obtain(piece.index, None).await;
+                let got = self.obtain(piece.index, false).await;
                 Ok(Some((self.read(got, &piece, whole).await, piece)))
             };
             next = match tokio::try_join!(write(session, piece, reader), prepare)?.1 {
@@ -488,7 +491,9 @@ impl Slices<'_> {
                     Kind::Whole if whole.is_of(&object.record.headers(), object.body.len()?) => 0,
                     _ => return None,
                 };
-                object.body.read(from.checked_sub(start)?, Some(to - start))
+                // Who reads to the end is told of it once all is stored.
+                let to = Some(to - start).filter(|to| Some(*to) != object.body.len());
+                object.body.read(from.checked_sub(start)?, to)
             }
             Got::Passed(passed) if passed.head.status == StatusCode::PARTIAL_CONTENT => {
                 let headers = &passed.head.headers;
@@ -499,7 +504,8 @@ impl Slices<'_> {
                     self.ask.zone().remove(&self.ask.id).await;
                     return None;
                 }
-                passed.fill.read(from.checked_sub(range.start)?, Some(to - range.start)).map(BodyReader::Fill)
+                let upto = Some(to - range.start);
+                passed.fill.read(from.checked_sub(range.start)?, upto).map(BodyReader::Fill)
             }
             _ => None,
         }
