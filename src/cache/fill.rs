@@ -67,6 +67,8 @@ pub enum Passing {
     NoRoom,
     /// It is a 304 to a condition of ours that fits nothing stored.
     Mismatch,
+    /// It is not the slice that was asked for, or nothing tells for certain what it could be joined with.
+    Unfit,
 }
 
 /// Why there is no response.

@@ -42,6 +42,9 @@ pub enum Kind {
     Part(u64, Option<u64>),
     /// No response: which request fields tell the variants of this id apart. Its only field is `Vary`.
     Variants,
+    /// No response: what this id stands for is stored in slices of so many bytes, and has so many in all. Its fields are the
+    /// validators.
+    Sliced(u64, u64),
 }
 
 /// The times of a stored response, and what it says of its use (see `rules::directives`).
@@ -197,6 +200,7 @@ impl Record {
             Kind::Whole => (0, 0, None),
             Kind::Part(start, total) => (1, start, total),
             Kind::Variants => (2, 0, None),
+            Kind::Sliced(size, total) => (3, size, Some(total)),
         };
         out.put_u8(kind);
         let flags = [self.terms.never_stale, self.terms.always_ask, self.terms.stale_as_said];
@@ -232,6 +236,7 @@ impl Record {
             0 => Kind::Whole,
             1 => Kind::Part(start, Some(total).filter(|total| *total != u64::MAX)),
             2 => Kind::Variants,
+            3 => Kind::Sliced(start, total),
             _ => return None,
         };
         let terms = Terms {

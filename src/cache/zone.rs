@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::HeaderName;
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 
 use super::config::ZoneConfig;
 use super::disk::{self, Disk};
@@ -45,6 +46,8 @@ pub struct Zone {
     pub stats: Arc<ZoneStats>,
     /// How many bytes of memory fills hold.
     pub(super) filling: AtomicU64,
+    /// Held while a mark of slices is looked for and made.
+    pub(super) slicing: Mutex<()>,
     started: AtomicBool,
 }
 
@@ -89,6 +92,7 @@ impl Zone {
             passes: Passes::default(),
             stats,
             filling: AtomicU64::new(0),
+            slicing: Mutex::const_new(()),
             started: AtomicBool::new(false),
         }
     }
@@ -213,6 +217,11 @@ impl Zone {
             self.memory.remove_if(&id, object.record.asked);
         }
         let disk = self.disk().filter(|disk| disk.peek(&id))?;
+        // Boxed: a hit in memory, which is far more common, is spared its size.
+        Box::pin(self.find_on(disk, id)).await
+    }
+
+    async fn find_on(&self, disk: &Arc<Disk>, id: Id) -> Option<Arc<Object>> {
         let found = match disk.get_now(&id) {
             Some(found) => found?,
             None => disk.get(&id).await?,
@@ -315,14 +324,24 @@ impl Zone {
         }
         let record = variants(url, names, asked)?;
         let place = variant(id, &record, names, request);
+        self.mark(id, record, Body::Variants(names.into())).await;
+        Some(place)
+    }
+
+    /// Stores a record that only leads to others.
+    pub(super) async fn mark(&self, id: Id, record: Record, body: Body) {
         if let Some(disk) = self.disk()
             && let Ok(writer) = disk.create(id, Some(0)).await
         {
             // Without it nothing of the URL is found on disk later; it is found in memory now.
             let _ = writer.commit(&record).await;
         }
-        self.remember(Object::new(id, record, Body::Variants(names.into())));
-        Some(place)
+        self.remember(Object::new(id, record, body));
+    }
+
+    /// Whether something lies under this id, as far as can be told without reading it.
+    pub fn has(&self, id: &Id) -> bool {
+        self.memory.get(id).is_some() || self.disk().is_some_and(|disk| disk.peek(id))
     }
 }
 

@@ -26,10 +26,11 @@ use crate::cache::rules::range::ContentRange;
 use crate::cache::rules::storable::{Asked, Refusal};
 use crate::cache::rules::{conditional, list, merge};
 use crate::cache::storing::Storing;
-use crate::cache::{Body, Caching, Id, Kind, Object, Record, Terms, Zone};
+use crate::cache::{Body, Caching, Id, Kind, Object, Record, Slice, Sliced, Terms, Zone};
 use crate::route::cache::Cached;
 
 /// An errand under way, and what its response is compared with.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) cached: Arc<Cached>,
     pub(super) fill: Arc<Fill>,
@@ -48,7 +49,12 @@ pub(super) struct Job {
     pub(super) part: Option<Arc<Object>>,
     /// Whether others may join.
     pub(super) shared: bool,
+    /// The slice that is asked for, if it is one.
+    pub(super) slice: Option<Slice>,
 }
+
+/// Fields that an errand asks with because of what is stored. A slice is asked for by its range all the same.
+const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE];
 
 /// The conditions by which an origin is asked whether what is stored is still right (RFC 9111 4.3.1).
 pub(super) fn conditions(stale: &Object) -> impl Iterator<Item = (http::HeaderName, http::HeaderValue)> {
@@ -96,8 +102,9 @@ impl Job {
                 return;
             }
             let mut bare = self.errand.head.clone();
-            for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE] {
-                bare.remove_header(&name);
+            let conditions = if self.slice.is_some() { &CONDITIONS[..2] } else { &CONDITIONS };
+            for name in conditions {
+                bare.remove_header(name);
             }
             self.errand = self.errand.again(bare);
             (self.stale, self.part) = (None, None);
@@ -146,9 +153,12 @@ impl Job {
             Asked { method: &Method::GET, headers: &self.request, wishes: &self.wishes, is_at_content_location: false };
         let judged = self.caching().judge(&asked, &self.path, head.status, &head.headers, times);
         let passing = match judged {
-            Ok(approved) if !self.fill.is_void() => match self.store(&head, &approved, times).await {
-                Some(storing) => return self.fill_up(storing, begin, tasks, expected(&head)).await,
-                None => Passing::NoRoom,
+            Ok(approved) if !self.fill.is_void() => match self.misfit(&head) {
+                Some(misfit) => misfit,
+                None => match self.store(&head, &approved, times).await {
+                    Some(storing) => return self.fill_up(storing, begin, tasks, expected(&head)).await,
+                    None => Passing::NoRoom,
+                },
             },
             Ok(_) => Passing::NoRoom,
             Err(refusal) => {
@@ -157,6 +167,13 @@ impl Job {
             }
         };
         self.pass(head, begin, tasks, passing).await;
+    }
+
+    /// Why this part is not stored as the slice that was asked for.
+    fn misfit(&self, head: &ResponseHeader) -> Option<Passing> {
+        let slice = self.slice.filter(|_| head.status == StatusCode::PARTIAL_CONTENT)?;
+        let Some(total) = slice.total_of(&head.headers) else { return Some(Passing::Unfit) };
+        self.caching().max_object.is_some_and(|most| total > most).then_some(Passing::NoRoom)
     }
 
     /// Whether the stored response is served in place of this failure (RFC 5861 4).
@@ -172,14 +189,17 @@ impl Job {
     async fn store(&self, head: &ResponseHeader, approved: &Approved, times: &Times) -> Option<Storing> {
         let zone = self.zone();
         let (record, withheld) = record::of(head.status, head.headers.clone(), approved, self.fill.asked, &self.url)?;
-        let place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
+        let mut place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
+        if let (Some(slice), Kind::Part(..)) = (self.slice, record.kind) {
+            place = Sliced::enter(zone, place, &record, slice.size).await?.slice(slice.index);
+        }
         let length = expected(head);
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
         let most = self.caching().max_object;
         let storing = Storing::begin(zone, &self.fill, Arc::clone(&object), length, most).await?;
         let is_fresh = object.record.terms.age(times.received) < object.record.terms.lifetime();
-        // A part is only for those who asked for it.
-        if self.shared && is_fresh && object.record.kind == Kind::Whole {
+        // A part that is no slice is only for those who asked for it.
+        if self.shared && is_fresh && (object.record.kind == Kind::Whole || self.slice.is_some()) {
             zone.fills.enter(place, &self.fill);
         }
         zone.passes.forget(&self.fill.id);
@@ -353,7 +373,9 @@ pub(super) fn expected(head: &ResponseHeader) -> Option<u64> {
     if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Some(0);
     }
-    list::single(&head.headers, CONTENT_LENGTH).and_then(|text| list::digits(text, u64::MAX))
+    let told = list::single(&head.headers, CONTENT_LENGTH).and_then(|text| list::digits(text, u64::MAX));
+    let part = || ContentRange::of(&head.headers)?.range.map(|range| range.end - range.start);
+    told.or_else(|| part().filter(|_| head.status == StatusCode::PARTIAL_CONTENT))
 }
 
 /// Whether this is the begin of a representation, and the rest can be told from that of another one (RFC 9111 3.4).

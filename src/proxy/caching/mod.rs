@@ -10,6 +10,7 @@
 //!      └──── a later one ──> waits for the first
 //! ```
 
+mod ask;
 mod drive;
 mod errand;
 mod invalidate;
@@ -20,31 +21,27 @@ mod record;
 pub(super) mod run;
 mod seed;
 mod serve;
+mod slices;
 pub(super) mod tee;
 mod told;
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use http::header::{
-    AUTHORIZATION, HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, RETRY_AFTER,
-};
+use http::header::{HOST, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
-use pingora::proxy::{Session, SubrequestSpawner};
+use pingora::proxy::Session;
 
-use super::{Ctx, respond};
-use crate::cache::fill::{Failure, Heard, Passing};
+use super::Ctx;
+use crate::cache::fill::{Failure, Heard};
 use crate::cache::fills::Joined;
 use crate::cache::object::{Fill, Outcome};
-use crate::cache::rules::directives::Wishes;
-use crate::cache::rules::freshness::{self, Need};
 use crate::cache::rules::reuse::{self, Reuse, Why};
 use crate::cache::rules::status::Forward;
 use crate::cache::zone::Looked;
-use crate::cache::{Id, Object, Zone, key};
-use crate::reply::Reply;
-use crate::route::cache::Cached;
+use crate::cache::{Id, Kind, Object};
+use ask::{Ask, Step, Want, detail, fail, gateway_timeout, ttl};
 use drive::Job;
 use patience::unless_gone;
 use serve::Serving;
@@ -56,39 +53,8 @@ pub(super) use told::Told;
 /// How often a request looks anew after it waited for another: each time it may find a variant that is not its own.
 const ROUNDS: u32 = 4;
 
+/// What a request is about that its own origin judges best, where nothing is stored.
 const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_MATCH, IF_UNMODIFIED_SINCE];
-
-/// A request that the cache has to do with.
-struct Ask {
-    cached: Arc<Cached>,
-    wishes: Wishes,
-    /// The id of its URL.
-    id: Id,
-    /// Whether its response may be stored.
-    may_store: bool,
-    /// Whether it goes alone: what others wait for is not for it.
-    alone: bool,
-}
-
-/// Why the origin is asked, and what there is until it answers.
-struct Want {
-    why: Forward,
-    /// Where the response would be stored.
-    place: Id,
-    stale: Option<Arc<Object>>,
-    /// What is stored of it, if that is a part which the rest can complete.
-    part: Option<Arc<Object>>,
-}
-
-/// Where a request has got to.
-enum Step {
-    /// It has its answer.
-    Answered,
-    /// It goes the way of any request.
-    Direct(Told),
-    /// It looks once more.
-    Again,
-}
 
 /// Answers a request out of the cache, or by way of it. `false`: it goes the way of any request.
 pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
@@ -114,9 +80,17 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool>
     let mut key = Vec::new();
     cached.caching.key.write(&ctx.facts(head, None), &mut key);
     let may_store = cached.may_store(head, &ctx.exchange);
-    let mut ask = Ask { wishes, id: Id::of(&key), may_store, alone: false, cached };
+    let mut ask = Ask { wishes, id: Id::of(&key), may_store, alone: false, spawner: OnceLock::new(), cached };
     for _ in 0..ROUNDS {
-        match ask.step(session, ctx).await? {
+        let sliced = match ask.cached.caching.slice {
+            Some(size) => slices::step(&ask, size, session, ctx).await?,
+            None => None,
+        };
+        let step = match sliced {
+            Some(step) => step,
+            None => ask.step(session, ctx).await?,
+        };
+        match step {
             Step::Answered => return Ok(true),
             Step::Direct(told) => {
                 ctx.told = Some(told);
@@ -130,10 +104,6 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool>
 }
 
 impl Ask {
-    fn zone(&self) -> &Arc<Zone> {
-        &self.cached.caching.zone
-    }
-
     async fn step(&mut self, session: &mut Session, ctx: &mut Ctx) -> Result<Step> {
         let head = session.req_header();
         let (object, need) = match self.zone().look_up(self.id, &head.headers).await {
@@ -157,7 +127,8 @@ impl Ask {
             if !reuse::may_be_fetched(&self.wishes) {
                 return gateway_timeout(session, ctx, need.why).await;
             }
-            return self.fetch(session, ctx, need).await;
+            // Boxed: a hit is spared its size.
+            return Box::pin(self.fetch(session, ctx, need)).await;
         };
         let ttl = ttl(&object);
         match self.reuse(&object) {
@@ -171,22 +142,9 @@ impl Ask {
             Reuse::Revalidate(why) => {
                 // What may not be used without asking is no answer for others (RFC 9111 5.2.2.4).
                 self.alone |= why == Why::NoCache || object.record.terms.lifetime == 0;
-                self.fetch(session, ctx, need).await
+                Box::pin(self.fetch(session, ctx, need)).await
             }
         }
-    }
-
-    /// What becomes of the request, with this stored.
-    fn reuse(&self, object: &Object) -> Reuse {
-        let terms = &object.record.terms;
-        let age = terms.age(SystemTime::now());
-        let lifetime = if object.is_softened() { terms.lifetime().min(age) } else { terms.lifetime() };
-        reuse::decide(age, lifetime, &terms.directives(), &self.wishes, self.cached.caching.grace())
-    }
-
-    async fn serve(&self, session: &mut Session, ctx: &mut Ctx, object: &Arc<Object>, told: Told) -> Result<Step> {
-        let serving = Serving { caching: &self.cached.caching, object, told, withheld: None, kept: None };
-        Ok(if serving.answer(session, ctx).await? { Step::Answered } else { Step::Again })
     }
 
     /// Asks the origin, or waits for one who does.
@@ -197,9 +155,8 @@ impl Ask {
         }
         let place = fill_place(session, &need);
         let collapse = self.cached.caching.collapse;
-        let is_own = self.alone || session.req_header().headers.contains_key(AUTHORIZATION);
         // Who waits for what is not stored waits in vain.
-        let is_shared = !is_own && !collapse.is_zero() && !self.zone().passes.has(&place);
+        let is_shared = self.is_shared(session) && !self.zone().passes.has(&place);
         let fill = if is_shared {
             match self.zone().fills.join(place, self.id) {
                 Joined::First(fill) => fill,
@@ -210,7 +167,7 @@ impl Ask {
         };
         // Its place from the first byte on is taken before there is one.
         let Some(reader) = fill.read(0, None) else { return Ok(Step::Direct(told)) };
-        let Some(job) = self.job(session, ctx, &fill, &need, is_shared) else {
+        let Some(job) = self.fetcher(session, ctx, &fill, &need, is_shared) else {
             self.zone().fills.leave(&place, &fill);
             fill.end(false, None);
             return Ok(Step::Direct(told));
@@ -243,7 +200,7 @@ impl Ask {
     }
 
     /// Why the request does not go by way of an errand, if it does not.
-    fn goes_direct(&self, session: &Session, need: &Want) -> Option<&'static str> {
+    fn goes_direct(&self, session: &mut Session, need: &Want) -> Option<&'static str> {
         if need.stale.is_none() && session.req_header().method == Method::HEAD {
             // What a HEAD brings cannot be stored.
             return Some("");
@@ -254,7 +211,7 @@ impl Ask {
         if self.wishes.no_store && need.stale.is_none() {
             return Some("request-no-store");
         }
-        if session.subrequest_spawner.is_none() {
+        if self.spawner(session).is_none() {
             return Some("");
         }
         if need.stale.is_some() {
@@ -340,22 +297,14 @@ impl Ask {
         }
     }
 
-    /// Whether what is stored is served while its origin cannot be reached (RFC 9111 4.2.4).
-    fn lives_through(&self, stale: &Object) -> bool {
-        let terms = &stale.record.terms;
-        let age = terms.age(SystemTime::now());
-        let grace = self.cached.caching.grace();
-        freshness::may_serve(age, terms.lifetime(), &terms.directives(), &self.wishes, Need::Disconnected, grace)
-    }
-
     /// Fetches behind what is served stale, unless somebody does already.
     fn refresh(&self, session: &mut Session, ctx: &Ctx, stale: &Arc<Object>) {
-        if session.subrequest_spawner.is_none() {
+        if self.spawner(session).is_none() {
             return;
         }
         let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)), part: None };
         let Joined::First(fill) = self.zone().fills.join(stale.id, self.id) else { return };
-        match self.job(session, ctx, &fill, &need, true) {
+        match self.fetcher(session, ctx, &fill, &need, true) {
             Some(job) => drop(tokio::spawn(job.run())),
             None => {
                 self.zone().fills.leave(&stale.id, &fill);
@@ -364,32 +313,15 @@ impl Ask {
         }
     }
 
-    fn job(&self, session: &mut Session, ctx: &Ctx, fill: &Arc<Fill>, need: &Want, shared: bool) -> Option<Job> {
-        let spawner: Arc<SubrequestSpawner> = Arc::new(session.subrequest_spawner.take()?);
-        let head = session.req_header();
-        let facts = ctx.facts(head, None);
+    fn fetcher(&self, session: &mut Session, ctx: &Ctx, fill: &Arc<Fill>, need: &Want, shared: bool) -> Option<Job> {
         let conditions = need.stale.iter().flat_map(|stale| drive::conditions(stale));
         // What is stored of it is whole: the rest of it is fetched whole too.
-        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != crate::cache::Kind::Whole);
-        let range = ranges(head).into_iter().flatten().filter(|_| ranged);
-        let part = need.part.as_ref().filter(|_| !head.headers.contains_key(RANGE));
+        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != Kind::Whole);
+        let range = ranges(session.req_header()).into_iter().flatten().filter(|_| ranged);
+        let part = need.part.as_ref().filter(|_| !session.req_header().headers.contains_key(RANGE));
         let rest = part.and_then(|part| drive::rest(part)).into_iter().flatten();
-        let authority = key::authority(&facts);
-        let errand = errand::head_of(head, &authority, &self.cached.caching.key, conditions.chain(range).chain(rest));
-        Some(Job {
-            cached: Arc::clone(&self.cached),
-            fill: Arc::clone(fill),
-            errand: Errand::new(&ctx.snapshot, ctx.route?, ctx.connection.as_ref(), &ctx.exchange, errand),
-            spawner,
-            id: self.id,
-            url: self.cached.caching.key.url(&facts),
-            path: ctx.exchange.path(head).to_owned(),
-            request: head.headers.clone(),
-            wishes: self.wishes.clone(),
-            stale: need.stale.clone(),
-            part: part.cloned(),
-            shared,
-        })
+        let job = self.job(session, ctx, fill, conditions.chain(range).chain(rest))?;
+        Some(Job { stale: need.stale.clone(), part: part.cloned(), shared, ..job })
     }
 }
 
@@ -427,38 +359,4 @@ async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
             }
         }
     }
-}
-
-async fn gateway_timeout(session: &mut Session, ctx: &mut Ctx, why: Forward) -> Result<Step> {
-    ctx.told = Some(Told::forwarded(why).with("only-if-cached"));
-    respond::write(session, ctx, Reply::error(StatusCode::GATEWAY_TIMEOUT)).await?;
-    Ok(Step::Answered)
-}
-
-async fn fail(session: &mut Session, ctx: &mut Ctx, failure: Failure, why: Forward) -> Result<Step> {
-    ctx.exchange.failure = failure.word;
-    ctx.told = Some(Told::forwarded(why));
-    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut reply = Reply::error(status);
-    if let Some(seconds) = failure.retry_after {
-        reply = reply.header(RETRY_AFTER, seconds.into());
-    }
-    respond::write(session, ctx, reply).await?;
-    Ok(Step::Answered)
-}
-
-fn detail(passing: Passing) -> Option<&'static str> {
-    Some(match passing {
-        Passing::Refused(refusal) => refusal.word(),
-        Passing::NoRoom => "too-large",
-        Passing::Mismatch => "mismatch",
-    })
-}
-
-/// For how many seconds it is still fresh.
-fn ttl(object: &Object) -> i64 {
-    let terms = &object.record.terms;
-    let age = i64::try_from(terms.age(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
-    let left = i64::from(terms.lifetime).saturating_sub(age);
-    if object.is_softened() { left.min(0) } else { left }
 }
