@@ -3,12 +3,12 @@
 use super::{Stage, ask, date, is_hit, told};
 use crate::harness::{Answer, Response, Seen};
 
-fn letters(count: usize) -> Vec<u8> {
+pub(super) fn letters(count: usize) -> Vec<u8> {
     (0..count).map(|at| b'a' + (at % 26) as u8).collect()
 }
 
 /// An origin's answer that heeds one range.
-fn heeding(seen: &Seen, whole: &[u8]) -> Answer {
+pub(super) fn heeding(seen: &Seen, whole: &[u8]) -> Answer {
     let fields = [("Cache-Control", "max-age=100"), ("ETag", "\"a\"")];
     let range = seen.headers.get("range").and_then(|text| text.strip_prefix("bytes=")?.split_once('-'));
     let Some((first, last)) = range else { return Answer::ok(whole).fields(&fields) };
@@ -25,7 +25,7 @@ fn heeding(seen: &Seen, whole: &[u8]) -> Answer {
 }
 
 #[track_caller]
-fn expect_part(response: &Response, whole: &[u8], first: usize, last: usize, hit: bool) {
+pub(super) fn expect_part(response: &Response, whole: &[u8], first: usize, last: usize, hit: bool) {
     let (status, at) = (response.status, response.header("content-range"));
     assert_eq!((status, at), (206, Some(&*format!("bytes {first}-{last}/{}", whole.len()))), "{}", told(response));
     assert!(response.body == whole[first..=last], "{} bytes: {}", response.body.len(), told(response));
