@@ -21,6 +21,7 @@ mod record;
 pub(super) mod run;
 mod seed;
 mod serve;
+mod slice;
 mod slices;
 pub(super) mod tee;
 mod told;
