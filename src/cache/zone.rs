@@ -217,6 +217,11 @@ impl Zone {
             self.memory.remove_if(&id, object.record.asked);
         }
         let disk = self.disk().filter(|disk| disk.peek(&id))?;
+        // Boxed: a hit in memory, which is far more common, is spared its size.
+        Box::pin(self.find_on(disk, id)).await
+    }
+
+    async fn find_on(&self, disk: &Arc<Disk>, id: Id) -> Option<Arc<Object>> {
         let found = match disk.get_now(&id) {
             Some(found) => found?,
             None => disk.get(&id).await?,

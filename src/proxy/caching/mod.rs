@@ -125,7 +125,8 @@ impl Ask {
             if !reuse::may_be_fetched(&self.wishes) {
                 return gateway_timeout(session, ctx, need.why).await;
             }
-            return self.fetch(session, ctx, need).await;
+            // Boxed: a hit is spared its size.
+            return Box::pin(self.fetch(session, ctx, need)).await;
         };
         let ttl = ttl(&object);
         match self.reuse(&object) {
@@ -139,7 +140,7 @@ impl Ask {
             Reuse::Revalidate(why) => {
                 // What may not be used without asking is no answer for others (RFC 9111 5.2.2.4).
                 self.alone |= why == Why::NoCache || object.record.terms.lifetime == 0;
-                self.fetch(session, ctx, need).await
+                Box::pin(self.fetch(session, ctx, need)).await
             }
         }
     }
