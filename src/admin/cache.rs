@@ -261,8 +261,10 @@ fn all_of(zone: &Zone, stored: &Stored) -> Value {
     all["stale_if_error"] = terms.stale_if_error.into();
     all["never_stale"] = (terms.never_stale || terms.stale_as_said).into();
     all["always_ask"] = terms.always_ask.into();
-    if let Kind::Part(start, total) = kind {
-        all["part"] = json!({ "start": start, "total": total });
+    match kind {
+        Kind::Part(start, total) => all["part"] = json!({ "start": start, "total": total }),
+        Kind::Sliced(size, total) => all["slices"] = json!({ "size": size, "total": total }),
+        Kind::Whole | Kind::Variants => {}
     }
     all["tags"] = tags.into();
     all["fields"] = fields.into();

@@ -4,6 +4,7 @@
 //! yet to read stays in memory, or lies in the file of the disk tier. When it is not to be stored (any more), a piece goes as
 //! soon as every reader has it, and the writer waits for the slowest: then it is a pipe with a bounded buffer.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -95,6 +96,7 @@ pub struct Fill<O> {
     changed: Notify,
     room: Notify,
     void: AtomicBool,
+    attached: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
 #[derive(Debug)]
@@ -136,6 +138,7 @@ impl<O> Fill<O> {
             changed: Notify::new(),
             room: Notify::new(),
             void: AtomicBool::new(false),
+            attached: Mutex::default(),
         })
     }
 
@@ -275,6 +278,11 @@ impl<O> Fill<O> {
         self.lock().len
     }
 
+    /// Keeps something as long as there is a reader.
+    pub fn attach(&self, thing: Box<dyn Any + Send + Sync>) {
+        *self.attached.lock().unwrap_or_else(PoisonError::into_inner) = Some(thing);
+    }
+
     /// Whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -282,7 +290,7 @@ impl<O> Fill<O> {
 
     /// The whole body in one piece, if all of it is in memory.
     pub fn gathered(&self) -> Option<Bytes> {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.base > 0 {
             return None;
         }
@@ -292,7 +300,11 @@ impl<O> Fill<O> {
             _ => {
                 let mut all = Vec::with_capacity(usize::try_from(state.len).ok()?);
                 state.pieces.iter().for_each(|piece| all.extend_from_slice(piece));
-                Some(all.into())
+                let all = Bytes::from(all);
+                // Readers go on in the one piece, which has a number of its own.
+                state.gone += state.pieces.len() as u64;
+                state.pieces = VecDeque::from([all.clone()]);
+                Some(all)
             }
         }
     }

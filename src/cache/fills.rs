@@ -51,6 +51,11 @@ impl Fills {
         fill
     }
 
+    /// The fill for this id, if there is one.
+    pub fn get(&self, id: &Id) -> Option<Arc<Fill>> {
+        self.shard(id).get(id).cloned()
+    }
+
     /// Makes a fill known under an id: one more, or the first if it was not begun by `join`.
     pub fn enter(&self, id: Id, fill: &Arc<Fill>) {
         self.shard(&id).insert(id, Arc::clone(fill));

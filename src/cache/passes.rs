@@ -1,12 +1,16 @@
 //! `Passes`: which responses were not stored when they were last seen, so that requests for them do not wait for one
 //! another; and how often something was asked for before it is stored.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use super::Id;
 
 /// How many of each are told apart.
 const PLACES: usize = 1 << 14;
+
+/// For how many seconds it counts that something was not stored: then it is tried again.
+const MEMORY: u64 = 10;
 
 /// How many uses are counted before all counts are halved.
 const HALF_LIFE: u32 = 1 << 17;
@@ -15,7 +19,9 @@ const HALF_LIFE: u32 = 1 << 17;
 /// more use: never a wrong answer.
 #[derive(Debug)]
 pub struct Passes {
-    passed: Box<[AtomicU32]>,
+    /// The mark of what was passed, and when: in seconds since the first.
+    passed: Box<[AtomicU64]>,
+    began: Instant,
     uses: Box<[AtomicU16]>,
     counted: AtomicU32,
 }
@@ -23,7 +29,8 @@ pub struct Passes {
 impl Default for Passes {
     fn default() -> Self {
         Self {
-            passed: (0..PLACES).map(|_| AtomicU32::new(0)).collect(),
+            passed: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
+            began: Instant::now(),
             uses: (0..PLACES * 4).map(|_| AtomicU16::new(0)).collect(),
             counted: AtomicU32::new(0),
         }
@@ -41,19 +48,26 @@ impl Passes {
     /// It was not stored.
     pub fn note(&self, id: &Id) {
         let (place, mark) = place(id);
-        self.passed[place].store(mark, Relaxed);
+        self.passed[place].store(u64::from(mark) << 32 | self.seconds(), Relaxed);
     }
 
     /// It can be stored now.
     pub fn forget(&self, id: &Id) {
         let (place, mark) = place(id);
-        let _ = self.passed[place].compare_exchange(mark, 0, Relaxed, Relaxed);
+        if self.passed[place].load(Relaxed) >> 32 == u64::from(mark) {
+            self.passed[place].store(0, Relaxed);
+        }
     }
 
-    /// Whether it was not stored when it was last seen.
+    /// Whether it was not stored when it was last seen, not long ago.
     pub fn has(&self, id: &Id) -> bool {
         let (place, mark) = place(id);
-        self.passed[place].load(Relaxed) == mark
+        let passed = self.passed[place].load(Relaxed);
+        passed >> 32 == u64::from(mark) && self.seconds() - (passed & u64::from(u32::MAX)) < MEMORY
+    }
+
+    fn seconds(&self) -> u64 {
+        self.began.elapsed().as_secs() & u64::from(u32::MAX)
     }
 
     /// Counts a use of what is not stored, and tells how many there were: rather too many than too few, and fewer of what

@@ -135,10 +135,20 @@ impl Storing {
     }
 }
 
+/// A share of the memory for fills.
+struct Held(Arc<Zone>, u64);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.filling.fetch_sub(self.1, Relaxed);
+    }
+}
+
 impl Drop for Storing {
     fn drop(&mut self) {
         // However it came to its end.
         self.zone.fills.leave(&self.object.id, &self.fill);
-        self.zone.filling.fetch_sub(self.held, Relaxed);
+        // A slow reader holds its memory longer.
+        self.fill.attach(Box::new(Held(Arc::clone(&self.zone), self.held)));
     }
 }

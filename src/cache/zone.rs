@@ -259,7 +259,10 @@ impl Zone {
 
     /// Keeps an object in memory.
     pub fn remember(&self, object: Object) {
-        self.memory.insert(Arc::new(object));
+        // What ends late does not replace what was asked for after it.
+        if self.memory.get(&object.id).is_none_or(|known| known.record.asked <= object.record.asked) {
+            self.memory.insert(Arc::new(object));
+        }
     }
 
     /// Stores a whole response.

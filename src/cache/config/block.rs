@@ -55,8 +55,8 @@ pub struct Settings<C> {
     pub no_store: Vec<C>,
     /// Stores a response when it is asked for so many times. Default: 1.
     pub min_uses: u32,
-    /// The largest body that is stored; with `slice`, the largest of which slices are. Default: `1GiB` in a zone with a
-    /// disk, else an eighth of the zone's memory.
+    /// The largest body that is stored. Default: `1GiB` in a zone with a disk, else an eighth of the zone's memory. With
+    /// `slice`, the largest of which slices are stored. Default then: any.
     pub max_object: Option<ByteSize>,
     /// What of requests and responses does not count. Each takes a word from the origin or its clients.
     pub ignore: Ignore,

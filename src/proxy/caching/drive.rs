@@ -26,6 +26,7 @@ use crate::cache::rules::range::ContentRange;
 use crate::cache::rules::storable::{Asked, Refusal};
 use crate::cache::rules::{conditional, list, merge};
 use crate::cache::storing::Storing;
+use crate::cache::zone::Looked;
 use crate::cache::{Body, Caching, Id, Kind, Object, Record, Slice, Sliced, Terms, Zone};
 use crate::route::cache::Cached;
 
@@ -87,6 +88,10 @@ impl Job {
     /// Sends the errand and takes what comes back.
     pub(super) async fn run(mut self) {
         let _end = End(Arc::clone(&self.fill), Arc::clone(&self.cached));
+        if let Some(object) = self.meanwhile().await {
+            self.zone().fills.leave(&self.fill.id, &self.fill);
+            return self.fill.tell(Outcome::Confirmed(object));
+        }
         loop {
             let requested = SystemTime::now();
             let Some(handle) = self.errand.send(&self.spawner).await else { return };
@@ -109,6 +114,20 @@ impl Job {
             self.errand = self.errand.again(bare);
             (self.stale, self.part) = (None, None);
         }
+    }
+
+    /// The slice, or the whole, if another errand stored it between the look-up and this one.
+    async fn meanwhile(&self) -> Option<Arc<Object>> {
+        let slice = self.slice.filter(|_| self.shared && self.stale.is_none())?;
+        let Looked::Found(found) = self.zone().look_up(self.id, &self.request).await else { return None };
+        let object = match Sliced::of(&found) {
+            Some(known) if known.size == slice.size => self.zone().find(known.slice(slice.index)).await?,
+            Some(_) => return None,
+            None => Some(found).filter(|found| found.record.kind == Kind::Whole)?,
+        };
+        let terms = &object.record.terms;
+        let is_fresh = !terms.always_ask && terms.age(SystemTime::now()) < terms.lifetime() && !object.is_softened();
+        is_fresh.then_some(object)
     }
 
     /// Whether the rest was asked for, and it is not the rest of what is stored (RFC 9111 3.4).

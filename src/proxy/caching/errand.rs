@@ -63,7 +63,7 @@ pub(crate) struct Met {
 
 /// Fields that tell an origin of another URL, method or client than the one that the key is made of: no response may
 /// depend on them, unless the key has them.
-const UNKEYED: [HeaderName; 16] = [
+pub(super) const UNKEYED: [HeaderName; 16] = [
     HeaderName::from_static("x-original-url"),
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-original-uri"),

@@ -21,6 +21,7 @@ mod record;
 pub(super) mod run;
 mod seed;
 mod serve;
+mod slice;
 mod slices;
 pub(super) mod tee;
 mod told;
@@ -83,7 +84,8 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool>
     let mut ask = Ask { wishes, id: Id::of(&key), may_store, alone: false, spawner: OnceLock::new(), cached };
     for _ in 0..ROUNDS {
         let sliced = match ask.cached.caching.slice {
-            Some(size) => slices::step(&ask, size, session, ctx).await?,
+            // Boxed: a request for what is whole is spared its size.
+            Some(size) => Box::pin(slices::step(&ask, size, session, ctx)).await?,
             None => None,
         };
         let step = match sliced {

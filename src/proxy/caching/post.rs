@@ -9,6 +9,7 @@ use http::Method;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
+use super::errand::UNKEYED;
 use super::invalidate::Place;
 use super::tee::{MOST, Tee};
 use super::{drive, record};
@@ -39,6 +40,10 @@ fn tee(session: &Session, head: &ResponseHeader, ctx: &Ctx) -> Option<Tee> {
         return None;
     }
     let caching = &cached.caching;
+    if UNKEYED.iter().any(|name| request.headers.contains_key(name) && !caching.keyed_headers().contains(name)) {
+        // The response may depend on it.
+        return None;
+    }
     let wishes = if caching.ignores_request { Wishes::default() } else { Wishes::of_request(&request.headers) };
     let asked =
         Asked { method: &request.method, headers: &request.headers, wishes: &wishes, is_at_content_location: true };

@@ -19,7 +19,7 @@ use crate::cache::object::{BodyReader, Fill, Reader};
 use crate::cache::rules::conditional::{self, Outcome};
 use crate::cache::rules::range::{self, ContentRange, Wanted};
 use crate::cache::rules::stored_head;
-use crate::cache::{Caching, Kind, Object};
+use crate::cache::{Body, Caching, Kind, Object};
 use crate::proxy::{Ctx, respond};
 
 /// Of more ranges in one request, the whole is sent.
@@ -165,7 +165,12 @@ impl Serving<'_> {
                         let to = Some(range.end - start).filter(|to| Some(*to) != length);
                         Send::Bytes(range.start - start, to, Some(range.end - range.start))
                     }
-                    several if several.len() > 1 && several.iter().all(is_here) => {
+                    // On its way, the later of them would hold up the writer, and with it the earlier.
+                    several
+                        if several.len() > 1
+                            && several.iter().all(is_here)
+                            && !matches!(self.object.body, Body::Filling(..)) =>
+                    {
                         *status = StatusCode::PARTIAL_CONTENT;
                         several_parts(several, start, total, fields)
                     }

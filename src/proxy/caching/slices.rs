@@ -14,82 +14,31 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use http::header::{HeaderMap, IF_RANGE, RANGE};
 use http::{Method, StatusCode};
 use pingora::Result;
-use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
-use super::ask::{Ask, Step, detail, fail, gateway_timeout, ttl};
-use super::drive::{self, Job};
-use super::errand::Errand;
+use super::ask::{Ask, Step, detail, fail, gateway_timeout};
 use super::patience::unless_gone;
+use super::run;
 use super::serve::{self, MOST_RANGES, Serving};
-use super::{run, told::Told};
-use crate::cache::fill::{Failure, Passing};
-use crate::cache::fills::Joined;
-use crate::cache::object::{BodyReader, Fill, Outcome, Reader};
+use super::slice::{Found, Got, Passed, Slices};
+use super::told::Told;
+use crate::cache::fill::Passing;
+use crate::cache::object::{BodyReader, Fill};
 use crate::cache::rules::conditional::{self, Stored};
 use crate::cache::rules::list;
 use crate::cache::rules::range::{self, Asked, ContentRange, Wanted};
-use crate::cache::rules::reuse::{self, Reuse, Why};
+use crate::cache::rules::reuse;
 use crate::cache::rules::status::Forward;
 use crate::cache::zone::Looked;
-use crate::cache::{Id, Kind, Object, Slice, Sliced, Tick, sliced};
+use crate::cache::{Id, Kind, Sliced, Tick, sliced};
 use crate::proxy::Ctx;
 
 /// So many slices of a response are looked for before it begins, to tell whether all are there.
 const LOOKED_FOR: usize = 1_024;
-
-/// A request for what is, or may be, stored in slices.
-struct Slices<'a> {
-    ask: &'a Ask,
-    size: u64,
-    /// What is known of the representation.
-    known: Option<Sliced>,
-    /// Where what is known of it lies, or would.
-    place: Id,
-    /// Why a slice that is not there is fetched.
-    why: Forward,
-    /// The errand that all others are made from; `None`: there is no way to send any.
-    errand: Option<Job>,
-    is_shared: bool,
-    is_head: bool,
-}
-
-/// What became of a slice.
-enum Got {
-    Stored(Found),
-    Passed(Passed),
-    Failed(Failure, Forward),
-    /// Who fetched it for others too has nothing for this one; or nobody can be sent. In a word, why.
-    Nothing(&'static str),
-    /// It may not be fetched.
-    NotAsked(Forward),
-}
-
-/// A slice that is stored, or the whole in its stead.
-struct Found {
-    object: Arc<Object>,
-    /// Fields that only who asked for it gets.
-    withheld: Option<Arc<HeaderMap>>,
-    told: Told,
-    /// The errand that brought it.
-    errand: Option<Arc<Errand>>,
-    /// Whether another request fetched it.
-    is_anothers: bool,
-}
-
-/// A response that is not stored.
-struct Passed {
-    head: Arc<ResponseHeader>,
-    passing: Passing,
-    fill: Arc<Fill>,
-    /// Its place from the first byte on.
-    reader: Reader,
-    errand: Arc<Errand>,
-    told: Told,
-}
 
 /// What is sent of one slice.
 #[derive(Clone)]
@@ -191,183 +140,6 @@ impl Slices<'_> {
             _ => None,
         };
         self.known.is_some() || !found.is_anothers
-    }
-
-    /// A slice: what is stored, or what the origin says. `begins`: it is the first of the response.
-    async fn obtain(&self, index: u64, begins: bool) -> Got {
-        let ask = self.ask;
-        let stored = match &self.known {
-            Some(known) => ask.zone().find(known.slice(index)).await,
-            None => None,
-        };
-        let Some(object) = stored else {
-            if !reuse::may_be_fetched(&ask.wishes) {
-                return Got::NotAsked(self.why);
-            }
-            if begins && let Some(word) = self.goes_direct() {
-                return Got::Nothing(word);
-            }
-            return self.fetch(index, None, self.why, begins).await;
-        };
-        let told = Told::hit(ttl(&object));
-        match ask.reuse(&object) {
-            Reuse::Fresh | Reuse::Stale => Got::Stored(Found::new(object, told)),
-            Reuse::StaleWhileRevalidate => {
-                self.refresh(index, &object);
-                let told = Told::hit(ttl(&object).min(0)).with("stale-while-revalidate");
-                Got::Stored(Found::new(object, told))
-            }
-            Reuse::GatewayTimeout => Got::NotAsked(Forward::Stale),
-            Reuse::Revalidate(_) if begins && !ask.may_store => Got::Nothing("no-store"),
-            Reuse::Revalidate(why) => {
-                let word = if why == Why::Request { Forward::Request } else { Forward::Stale };
-                self.fetch(index, Some((object, why)), word, begins).await
-            }
-        }
-    }
-
-    /// Why a request goes the way of any other, where its first slice is not stored.
-    fn goes_direct(&self) -> Option<&'static str> {
-        let zone = self.ask.zone();
-        if self.is_head || self.errand.is_none() {
-            return Some("");
-        }
-        if !self.ask.may_store {
-            return Some("no-store");
-        }
-        if self.ask.wishes.no_store {
-            return Some("request-no-store");
-        }
-        if zone.passes.has(&self.passed()) {
-            return Some("pass");
-        }
-        let least = self.ask.cached.caching.min_uses;
-        (self.known.is_none() && least > 1 && zone.passes.count_use(&self.place) < least).then_some("min-uses")
-    }
-
-    /// Under which id it is noted that what comes is not stored: of requests that go alone apart.
-    fn passed(&self) -> Id {
-        if self.is_shared { self.place } else { self.place.with(b"\0alone") }
-    }
-
-    /// Under which id a slice on its way is waited for.
-    fn fill_place(&self, index: u64) -> Id {
-        match &self.known {
-            Some(known) => known.slice(index),
-            None => self.place.with(&[b"\0first slice", &self.size.to_le_bytes()[..], &index.to_le_bytes()].concat()),
-        }
-    }
-
-    /// Asks the origin for a slice, or waits for one who does.
-    async fn fetch(&self, index: u64, stale: Option<(Arc<Object>, Why)>, why: Forward, begins: bool) -> Got {
-        let Some(errand) = &self.errand else { return Got::Nothing("") };
-        let zone = self.ask.zone();
-        // What may not be used without asking is no answer for others (RFC 9111 5.2.2.4).
-        let is_shared = self.is_shared
-            && stale.as_ref().is_none_or(|(stale, why)| *why != Why::NoCache && stale.record.terms.lifetime > 0);
-        let stale = stale.map(|(stale, _)| stale);
-        let mut is_first = is_shared;
-        let place = self.fill_place(index);
-        let fill = match is_shared.then(|| zone.fills.join(place, self.ask.id)) {
-            Some(Joined::First(fill)) => fill,
-            Some(Joined::Later(fill)) => match self.follow(&fill, stale.as_ref(), why).await {
-                Some(Got::Nothing(word)) if begins => return Got::Nothing(word),
-                None | Some(Got::Nothing(_)) => {
-                    is_first = false;
-                    zone.fills.apart(place, self.ask.id)
-                }
-                Some(got) => return got,
-            },
-            None => zone.fills.apart(place, self.ask.id),
-        };
-        if !self.ask.may_store || self.ask.wishes.no_store {
-            fill.make_void();
-        }
-        let Some(reader) = fill.read(0, None) else { return Got::Nothing("") };
-        let job = self.job(errand, &fill, index, stale.clone(), is_first);
-        let errand = Arc::clone(&job.errand);
-        tokio::spawn(job.run());
-        let outcome = fill.outcome().await;
-        match outcome {
-            Outcome::Passed(head, passing) => {
-                let told = Told::forwarded(why).answered(head.status, false);
-                Got::Passed(Passed { head, passing, fill, reader, errand, told })
-            }
-            outcome => match self.settle(outcome, stale.as_ref(), Told::forwarded(why), why) {
-                Got::Stored(found) => Got::Stored(Found { errand: Some(errand), ..found }),
-                got => got,
-            },
-        }
-    }
-
-    /// Waits for what another request has asked for. `None`: that is for nobody else.
-    async fn follow(&self, fill: &Arc<Fill>, stale: Option<&Arc<Object>>, why: Forward) -> Option<Got> {
-        let patience = self.ask.cached.caching.collapse;
-        let Ok(outcome) = tokio::time::timeout(patience, fill.outcome()).await else {
-            return Some(Got::Nothing("collapse-timeout"));
-        };
-        match &outcome {
-            Outcome::Passed(..) => return Some(Got::Nothing("")),
-            Outcome::Stored(object, _) => {
-                let terms = &object.record.terms;
-                if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
-                    return None;
-                }
-            }
-            _ => {}
-        }
-        Some(match self.settle(outcome, stale, Told::forwarded(why).shared(), why) {
-            Got::Stored(found) => Got::Stored(Found { withheld: None, is_anothers: true, ..found }),
-            got => got,
-        })
-    }
-
-    /// What an outcome that is stored, or has no response, means.
-    fn settle(&self, outcome: Outcome, stale: Option<&Arc<Object>>, told: Told, why: Forward) -> Got {
-        match (outcome, stale) {
-            (Outcome::Stored(object, withheld), _) => {
-                let status = StatusCode::from_u16(object.record.status).unwrap_or_default();
-                let told = Told { ttl: Some(ttl(&object)), ..told.answered(status, true) };
-                Got::Stored(Found { withheld, ..Found::new(object, told) })
-            }
-            (Outcome::Confirmed(object), _) => {
-                let told = Told { ttl: Some(ttl(&object)), ..told.answered(StatusCode::NOT_MODIFIED, true) };
-                Got::Stored(Found::new(object, told))
-            }
-            (Outcome::Excused(_), Some(stale)) => {
-                let told = Told::hit(ttl(stale).min(0)).with("stale-if-error");
-                Got::Stored(Found::new(Arc::clone(stale), told))
-            }
-            (Outcome::Failed(failure), Some(stale)) if failure.status >= 500 && self.ask.lives_through(stale) => {
-                let told = Told::hit(ttl(stale).min(0)).with("disconnected");
-                Got::Stored(Found::new(Arc::clone(stale), told))
-            }
-            (Outcome::Excused(status), None) => Got::Failed(Failure { status, ..Failure::default() }, why),
-            (Outcome::Failed(failure), _) => Got::Failed(failure, why),
-            (Outcome::Passed(..), _) => Got::Nothing(""),
-        }
-    }
-
-    /// Fetches a slice behind what is served stale, unless somebody does already.
-    fn refresh(&self, index: u64, stale: &Arc<Object>) {
-        let Some(errand) = &self.errand else { return };
-        if let Joined::First(fill) = self.ask.zone().fills.join(stale.id, self.ask.id) {
-            tokio::spawn(self.job(errand, &fill, index, Some(Arc::clone(stale)), true).run());
-        }
-    }
-
-    fn job(&self, errand: &Job, fill: &Arc<Fill>, index: u64, stale: Option<Arc<Object>>, shared: bool) -> Job {
-        let slice = Slice { index, size: self.size };
-        let Range { start, end } = slice.range();
-        let mut head = errand.errand.head.clone();
-        let range = HeaderValue::from_str(&format!("bytes={start}-{}", end - 1));
-        // Digits are a value.
-        let _ = range.map(|range| head.insert_header(RANGE, range));
-        for (name, value) in stale.iter().flat_map(|stale| drive::conditions(stale)) {
-            let _ = head.insert_header(name, value);
-        }
-        let (fill, own) = (Arc::clone(fill), errand.errand.again(head));
-        Job { fill, errand: own, stale, shared, slice: Some(slice), ..errand.clone() }
     }
 
     fn direct(&self, word: &'static str) -> Told {
@@ -521,12 +293,6 @@ struct Whole {
 impl Whole {
     fn is_of(&self, headers: &HeaderMap, total: u64) -> bool {
         self.total == total && sliced::is_same(&self.headers, headers)
-    }
-}
-
-impl Found {
-    fn new(object: Arc<Object>, told: Told) -> Self {
-        Self { object, withheld: None, told, errand: None, is_anothers: false }
     }
 }
 

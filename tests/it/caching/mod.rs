@@ -9,6 +9,7 @@ mod keys;
 mod purging;
 mod ranges;
 mod revalidating;
+mod slices;
 mod storing;
 
 use std::collections::HashMap;

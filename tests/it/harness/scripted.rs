@@ -62,6 +62,17 @@ impl Answer {
         fields.iter().fold(self, |answer, (name, value)| answer.field(name, value))
     }
 
+    /// Without the fields of this name.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.fields.retain(|(known, _)| known != name);
+        self
+    }
+
+    /// With this body instead.
+    pub(crate) fn with_body(self, body: impl Into<Vec<u8>>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+
     /// After this interim response, written as it stands.
     pub(crate) fn after(mut self, interim: &str) -> Self {
         self.interim = interim.into();
