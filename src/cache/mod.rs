@@ -19,6 +19,7 @@ pub mod purges;
 pub mod record;
 pub mod rules;
 pub mod storing;
+mod table;
 pub mod tags;
 pub mod tick;
 pub mod zone;

@@ -145,7 +145,7 @@ impl Job {
     /// Whether the stored response is served in place of this failure (RFC 5861 4).
     fn is_excused(&self, status: StatusCode) -> bool {
         let Some(stale) = self.stale.as_ref().filter(|_| freshness::is_error(status)) else { return false };
-        let terms = &stale.record.terms;
+        let terms = stale.record.terms();
         let age = terms.age(SystemTime::now());
         let need = Need::Failed(status);
         freshness::may_serve(age, terms.lifetime(), &terms.directives(), &self.wishes, need, self.caching().grace())
@@ -160,7 +160,7 @@ impl Job {
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
         let most = self.caching().max_object;
         let storing = Storing::begin(zone, &self.fill, Arc::clone(&object), length, most).await?;
-        if self.shared && object.record.terms.age(times.received) < object.record.terms.lifetime() {
+        if self.shared && object.record.terms().age(times.received) < object.record.terms().lifetime() {
             zone.fills.enter(place, &self.fill);
         }
         zone.passes.forget(&self.fill.id);
@@ -291,11 +291,11 @@ impl Job {
                 let directives = self.caching().directives(&fields);
                 let terms =
                     Terms::new(times.received, freshness::initial_age(&fields, times), Default::default(), &directives);
-                let what = (stale.record.status, stale.record.kind);
+                let what = (stale.record.status, stale.record.kind());
                 fields.remove(AGE);
                 let record = Record::new(self.fill.asked, terms, what, &self.url, &[], &fields);
                 let Ok(record) = record else { return false };
-                Arc::new(Object::new(stale.id, record, stale.body.clone()))
+                Arc::new(Object::new(stale.id, record, stale.body()))
             }
         };
         zone.fills.leave(&self.fill.id, &self.fill);

@@ -158,7 +158,7 @@ impl Ask {
             Reuse::GatewayTimeout => gateway_timeout(session, ctx, need.why).await,
             Reuse::Revalidate(why) => {
                 // What may not be used without asking is no answer for others (RFC 9111 5.2.2.4).
-                self.alone |= why == Why::NoCache || object.record.terms.lifetime == 0;
+                self.alone |= why == Why::NoCache || object.record.terms().lifetime == 0;
                 self.fetch(session, ctx, need).await
             }
         }
@@ -166,7 +166,7 @@ impl Ask {
 
     /// What becomes of the request, with this stored.
     fn reuse(&self, object: &Object) -> Reuse {
-        let terms = &object.record.terms;
+        let terms = object.record.terms();
         let age = terms.age(SystemTime::now());
         let lifetime = if object.is_softened() { terms.lifetime().min(age) } else { terms.lifetime() };
         reuse::decide(age, lifetime, &terms.directives(), &self.wishes, self.cached.caching.grace())
@@ -270,7 +270,7 @@ impl Ask {
         match outcome {
             Outcome::Stored(object, _) if object.id != need.place => Ok(Step::Again),
             Outcome::Stored(object, _) => {
-                let terms = &object.record.terms;
+                let terms = object.record.terms();
                 if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
                     self.alone = true;
                     return Ok(Step::Again);
@@ -317,7 +317,7 @@ impl Ask {
 
     /// Whether what is stored is served while its origin cannot be reached (RFC 9111 4.2.4).
     fn lives_through(&self, stale: &Object) -> bool {
-        let terms = &stale.record.terms;
+        let terms = stale.record.terms();
         let age = terms.age(SystemTime::now());
         let grace = self.cached.caching.grace();
         freshness::may_serve(age, terms.lifetime(), &terms.directives(), &self.wishes, Need::Disconnected, grace)
@@ -345,7 +345,7 @@ impl Ask {
         let facts = ctx.facts(head, None);
         let conditions = need.stale.iter().flat_map(|stale| drive::conditions(stale));
         // What is stored of it is whole: the rest of it is fetched whole too.
-        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != crate::cache::Kind::Whole);
+        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind() != crate::cache::Kind::Whole);
         let range = ranges(head).into_iter().flatten().filter(|_| ranged);
         let errand = errand::head_of(head, &self.cached.caching.key, conditions.chain(range));
         Some(Job {
@@ -427,7 +427,7 @@ fn detail(passing: Passing) -> Option<&'static str> {
 
 /// For how many seconds it is still fresh.
 fn ttl(object: &Object) -> i64 {
-    let terms = &object.record.terms;
+    let terms = object.record.terms();
     let age = i64::try_from(terms.age(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
     let left = i64::from(terms.lifetime).saturating_sub(age);
     if object.is_softened() { left.min(0) } else { left }

@@ -57,7 +57,7 @@ impl Serving<'_> {
         for (name, value) in self.withheld.into_iter().flatten() {
             fields.append(name.clone(), value.clone());
         }
-        stored_head::write_age(&mut fields, record.terms.age(now));
+        stored_head::write_age(&mut fields, record.terms().age(now));
         let send = self.choose(session, &mut status, &mut fields);
         let mut readers = match self.readers(&send) {
             Some(readers) => readers.into_iter(),
@@ -102,7 +102,7 @@ impl Serving<'_> {
     fn choose(&self, session: &Session, status: &mut StatusCode, fields: &mut HeaderMap) -> Send {
         let head = session.req_header();
         let record = &self.object.record;
-        let stored = conditional::Stored { status: *status, headers: fields, received: record.terms.received() };
+        let stored = conditional::Stored { status: *status, headers: fields, received: record.terms().received() };
         match conditional::evaluate(&head.method, &head.headers, &stored, true) {
             Outcome::NotModified => {
                 *status = StatusCode::NOT_MODIFIED;
@@ -117,10 +117,10 @@ impl Serving<'_> {
             }
             Outcome::Pass => {}
         }
-        let length = self.object.body.len();
+        let length = self.object.len();
         let whole = Send::Bytes(0, None, length);
         let heard = conditional::is_range_heard(&head.headers, &stored);
-        let (start, total) = match record.kind {
+        let (start, total) = match record.kind() {
             Kind::Part(start, Some(total)) => (start, total),
             // All that is there, as it came.
             Kind::Part(_, None) => return whole,
@@ -160,7 +160,7 @@ impl Serving<'_> {
 
     /// Readers of what is to be sent; `None`: it is gone.
     fn readers(&self, send: &Send) -> Option<Vec<BodyReader>> {
-        let body = &self.object.body;
+        let body = &self.object;
         match send {
             Send::Nothing => Some(Vec::new()),
             Send::Bytes(from, to, _) => body.read(*from, *to).map(|reader| vec![reader]),
@@ -171,11 +171,11 @@ impl Serving<'_> {
 
 /// Whether a stored part holds what this request asks for of it.
 pub(super) fn holds(object: &Object, head: &pingora::http::RequestHeader) -> bool {
-    let Kind::Part(start, total) = object.record.kind else { return true };
-    let (Some(total), Some(length)) = (total, object.body.len()) else { return false };
+    let Kind::Part(start, total) = object.record.kind() else { return true };
+    let (Some(total), Some(length)) = (total, object.len()) else { return false };
     let fields = object.record.headers();
     let stored =
-        conditional::Stored { status: StatusCode::OK, headers: &fields, received: object.record.terms.received() };
+        conditional::Stored { status: StatusCode::OK, headers: &fields, received: object.record.terms().received() };
     let is_asked = head.method == Method::GET && conditional::is_range_heard(&head.headers, &stored);
     match range::wanted(&head.headers, total, MOST_RANGES) {
         Wanted::Parts(ranges) if is_asked => {
