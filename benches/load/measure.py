@@ -66,8 +66,8 @@ def load(server, core, path, connections, seconds, headers=(), script=None):
     return parse(done.stdout, used, server.name)
 
 
-def fetch_each(server, paths, count, connections=32):
-    """GETs each of `count` paths once: how many seconds that took, and what each cost the server in CPU."""
+def fetch_each(server, paths, count, size, connections=32):
+    """GETs each of `count` paths with a body of this size once: how many seconds that took, and what each cost the server in CPU."""
     before, begun = cpu_seconds(server.process), time.monotonic()
     waiting = selectors.DefaultSelector()
 
@@ -91,11 +91,11 @@ def fetch_each(server, paths, count, connections=32):
             raise SystemExit(f"scripts/bench: {server.name} answers no more")
         for key, _ in ready:
             link = key.fileobj
-            answer = answers[link] + (piece := link.recv(65536))
+            answer = answers[link] + (piece := link.recv(1 << 18))
             head, end, body = answer.partition(b"\r\n\r\n")
             if not piece or (end and not head.startswith(b"HTTP/1.1 200")):
                 raise SystemExit(f"scripts/bench: {server.name} answers {answer[:200]!r}")
-            done = end and len(body) >= 1024
+            done = end and len(body) >= size
             answers[link] = b"" if done else answer
             if done:
                 ask(link)

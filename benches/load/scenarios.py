@@ -1,5 +1,6 @@
 """The scenarios: each says what it runs, runs it in interleaved rounds, and gives rows for the report."""
 
+import contextlib
 import resource
 import socket
 import statistics
@@ -231,35 +232,55 @@ def start_cost(setting, name, label, sites):
     return cost
 
 
-def hits(setting, scenario, path, connections, cache):
-    """What is stored, asked for again and again. Whoever asks the origin meanwhile is no cache, and is not compared."""
-    names = setting.names if cache == "memory" else [name for name in setting.names if name not in ("haproxy", "varnish")]
-    targets = [build(setting, name, name, cache=cache) for name in names]
-    if "nginx" in names:
-        targets.append(build(setting, "nginx", "nginx+files", cache=cache, open_files=True))
+def hits(setting, scenario, path, connections):
+    """What is stored in memory (nginx: on disk), asked for again and again."""
+    targets = [build(setting, name, name, cache="memory") for name in setting.names]
+    if "nginx" in setting.names:
+        targets.append(build(setting, "nginx", "nginx+files", cache="memory", open_files=True))
+    # Each asks once or twice while it starts and warms up.
+    with from_cache(setting, scenario, len(targets) * (connections + 20)):
+        return rounds(setting, scenario, targets, path, connections)
+
+
+def disk_hits(setting, scenario, path, connections, count):
+    """So many stored responses, of which hardly any lie in edgeway's memory, in a scattered order."""
+    names = [name for name in setting.names if name not in ("haproxy", "varnish")]
+    targets = [build(setting, name, name, cache="disk") for name in names]
+    script = setting.folder / f"{scenario}.lua"
+    script.write_text(many_objects(count, path))
+
+    def fill(target):
+        paths = (f"{path}/{number}" for number in range(count))
+        measure.fetch_each(target, paths, count, servers.SIZES.get(path, len(servers.BODY_1K)))
+
+    with from_cache(setting, scenario, len(targets) * (count + 50)):
+        return rounds(setting, scenario, targets, "/", connections, script=script, prepare=fill)
+
+
+@contextlib.contextmanager
+def from_cache(setting, scenario, most):
+    """Ends the run when the origin is asked for more: whoever asks it is no cache, and is not compared."""
     before = servers.asked(setting.origin)
-    rows = rounds(setting, scenario, targets, path, connections)
-    # Each asks for itself once or twice while it starts and warms up, and so does whoever asks how many.
-    most = before + len(targets) * (connections + 20)
-    if servers.asked(setting.origin) > most:
-        raise SystemExit(f"scripts/bench: {scenario}: the origin was asked for what should have come from a cache")
-    return rows
+    yield
+    asked = servers.asked(setting.origin) - before
+    if asked > most:
+        raise SystemExit(f"scripts/bench: {scenario}: the origin was asked {asked} times for what should be stored")
 
 
 def hit_1k(setting):
-    return hits(setting, "hit-1k", "/1k", 48, "memory")
+    return hits(setting, "hit-1k", "/1k", 48)
 
 
 def hit_100k(setting):
-    return hits(setting, "hit-100k", "/100k", 16, "memory")
+    return hits(setting, "hit-100k", "/100k", 16)
 
 
 def hit_disk_1k(setting):
-    return hits(setting, "hit-disk-1k", "/1k", 48, "disk")
+    return disk_hits(setting, "hit-disk-1k", "/1k", 48, 20_000)
 
 
 def hit_disk_100k(setting):
-    return hits(setting, "hit-disk-100k", "/100k", 16, "disk")
+    return disk_hits(setting, "hit-disk-100k", "/100k", 16, 1_000)
 
 
 def hit_many(setting):
@@ -268,12 +289,12 @@ def hit_many(setting):
     for count in OBJECTS:
         targets = [build(setting, name, f"{name}:{count}", cache="memory") for name in setting.names]
         script = setting.folder / f"{count}.lua"
-        script.write_text(many_objects(count))
+        script.write_text(many_objects(count, "/1k"))
         filled = {}
 
         def prepare(target, count=count, filled=filled):
             before = measure.resident_kib(target.process)
-            seconds, cpu_us = measure.fetch_each(target, (f"/1k/{number}" for number in range(count)), count)
+            seconds, cpu_us = measure.fetch_each(target, (f"/1k/{number}" for number in range(count)), count, 1024)
             filled[target.name] = {
                 "fill_s": round(seconds, 2),
                 "fill_cpu_us": round(cpu_us, 2),
@@ -281,20 +302,18 @@ def hit_many(setting):
             }
             print(f"  hit-many {target.name}: filled in {seconds:.1f} s", flush=True)
 
-        before = servers.asked(setting.origin)
-        measured = rounds(setting, "hit-many", targets, "/", 48, script=script, prepare=prepare)
-        if servers.asked(setting.origin) > before + len(targets) * (count + 50):
-            raise SystemExit("scripts/bench: hit-many: the origin was asked for what should have come from a cache")
+        with from_cache(setting, "hit-many", len(targets) * (count + 50)):
+            measured = rounds(setting, "hit-many", targets, "/", 48, script=script, prepare=prepare)
         rows += [{**row, "objects": count, **filled[row["server"]]} for row in measured]
     return rows
 
 
-def many_objects(count):
+def many_objects(count, path):
     """A script for wrk: all URLs in turn, in a scattered order, again and again."""
     return f"""local made, at = {{}}, 0
 init = function()
     for i = 1, {count} do
-        made[i] = wrk.format("GET", "/1k/" .. (i * 7919) % {count})
+        made[i] = wrk.format("GET", "{path}/" .. (i * 7919) % {count})
     end
 end
 request = function()

@@ -16,7 +16,7 @@ from pathlib import Path
 BODY_1K = "x" * 1024
 BODY_100K = 100 * 1024
 BODY_10M = 10 * 1024 * 1024
-# What the origin lets be stored: a path below /1k, whatever follows, and /100k.
+# What the origin lets be stored: whatever begins with /1k or /100k.
 SIZES = {"/100k": BODY_100K, "/10m": BODY_10M}
 # As good as no limit: what is compared is the work of a request, not who closes connections when.
 MANY = 1_000_000_000
@@ -185,7 +185,7 @@ def origin(folder, core):
         default_type text/plain;
         location / {{ return 200 "{BODY_1K}"; }}
         location = /10m {{ root {folder}/www; }}
-        location = /100k {{ root {folder}/www; add_header Cache-Control max-age=86400; }}
+        location /100k {{ rewrite ^ /100k break; root {folder}/www; add_header Cache-Control max-age=86400; }}
         location /1k {{ add_header Cache-Control max-age=86400; return 200 "{BODY_1K}"; }}
         location = /status {{ stub_status; }}
     }}"""
@@ -362,11 +362,11 @@ listeners: ["127.0.0.1:{port}"]
 
 def edgeway(name, folder, core, origin_port, logging, binary, sites=None, cache=""):
     """`sites`: the text of that block, when it is not the one that is compared with the others."""
-    # On disk: the memory before it is too small for any of the bodies.
+    # Before the disk lies the least memory that may be.
     zones = {
         "": "",
         "memory": "caches: { main: 1GiB }\n",
-        "disk": f'caches: {{ main: {{ memory: 1KiB, disk: {{ path: "{folder}/{name}.cache", size: 4GiB }} }} }}\n',
+        "disk": f'caches: {{ main: {{ memory: 1MiB, disk: {{ path: "{folder}/{name}.cache", size: 4GiB }} }} }}\n',
     }
     port, admin = free_port(), free_port()
     access = f'[{{ to: "{folder}/{name}.access.log", format: json }}]' if logging else "none"

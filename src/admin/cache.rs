@@ -273,6 +273,7 @@ const fn kind(kind: Kind) -> &'static str {
         Kind::Whole => "whole",
         Kind::Part(..) => "part",
         Kind::Variants => "variants",
+        Kind::Sliced(..) => "slices",
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Passing {
     NoRoom,
     /// It is a 304 to a condition of ours that fits nothing stored.
     Mismatch,
+    /// It is not the slice that was asked for, or nothing tells for certain what it could be joined with.
+    Unfit,
 }
 
 /// Why there is no response.
@@ -434,5 +436,135 @@ impl<O> Drop for Reader<O> {
         state.tidy();
         drop(state);
         self.fill.room.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fill() -> Arc<Fill<()>> {
+        Fill::new(Id::of(b"a"), Id::of(b"a"), Tick(1))
+    }
+
+    async fn all(reader: &mut Reader<()>) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(piece) = reader.next().await? {
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    proptest! {
+        #[test]
+        fn every_reader_reads_what_was_written_and_knows_whether_it_is_whole(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..20),
+            readers in prop::collection::vec((0_u64..900, prop::option::of(1_u64..300)), 1..6),
+            whole: bool,
+            stored: bool,
+        ) {
+            let written: Vec<u8> = pieces.concat();
+            block_on(async {
+                let fill = fill();
+                let tasks: Vec<_> = readers.iter().map(|&(from, count)| {
+                    // Of what is not stored only whole responses are read.
+                    let (from, to) = if stored { (from, count.map(|count| from + count)) } else { (0, None) };
+                    let mut reader = fill.read(from, to).unwrap();
+                    (from, to, tokio::spawn(async move { all(&mut reader).await }))
+                }).collect();
+                fill.tell(match stored {
+                    true => Outcome::Stored(Arc::new(()), None),
+                    false => Outcome::Passed(Arc::new(ResponseHeader::build_no_case(200, None).unwrap()), Passing::NoRoom),
+                });
+                for piece in pieces {
+                    fill.push(piece.into());
+                    prop_assert!(fill.wait_for_room().await);
+                    tokio::task::yield_now().await;
+                }
+                fill.end(whole, None);
+                for (from, to, task) in tasks {
+                    let end = to.unwrap_or(u64::MAX).min(written.len() as u64);
+                    let wanted = written.get(from as usize..end as usize).unwrap_or_default();
+                    let is_there = to.is_some_and(|to| to <= written.len() as u64);
+                    match task.await.unwrap() {
+                        Ok(read) => {
+                            prop_assert_eq!(read, wanted);
+                            prop_assert!(is_there || whole && to.is_none());
+                        }
+                        Err(_) => prop_assert!(!is_there && (!whole || to.is_some())),
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+
+    #[test]
+    fn what_is_not_stored_is_held_up_by_its_slowest_reader_and_ends_with_the_last() {
+        block_on(async {
+            let fill = fill();
+            let (mut quick, mut slow) = (fill.read(0, None).unwrap(), fill.read(0, None).unwrap());
+            fill.stop_storing();
+            fill.push(vec![1; WINDOW as usize].into());
+            fill.push(vec![2; 1].into());
+            assert_eq!(quick.next().await.unwrap().map(|piece| piece.len()), Some(WINDOW as usize));
+            let writer = tokio::spawn({
+                let fill = Arc::clone(&fill);
+                async move { fill.wait_for_room().await }
+            });
+            tokio::task::yield_now().await;
+            assert!(!writer.is_finished());
+            slow.next().await.unwrap();
+            assert!(writer.await.unwrap());
+            assert!(fill.read(0, None).is_none(), "what all have read is gone");
+            drop((quick, slow));
+            assert!(!fill.wait_for_room().await);
+        });
+    }
+
+    #[test]
+    fn what_is_stored_waits_for_nobody() {
+        block_on(async {
+            let fill = fill();
+            let reader = fill.read(0, None).unwrap();
+            fill.tell(Outcome::Stored(Arc::new(()), None));
+            for _ in 0..8 {
+                fill.push(vec![1; WINDOW as usize].into());
+                assert!(fill.wait_for_room().await);
+            }
+            drop(reader);
+            assert_eq!(fill.gathered().map(|body| body.len() as u64), Some(8 * WINDOW));
+        });
+    }
+
+    #[test]
+    fn all_hear_what_it_came_to_and_the_first_word_counts() {
+        block_on(async {
+            let fill = fill();
+            let waiting = tokio::spawn({
+                let fill = Arc::clone(&fill);
+                async move { fill.outcome().await }
+            });
+            tokio::task::yield_now().await;
+            fill.tell_early(ResponseHeader::build_no_case(103, None).unwrap());
+            assert!(matches!(fill.hear(0).await, Heard::Early(head) if head.status == 103));
+            fill.tell(Outcome::Excused(503));
+            fill.end(false, None);
+            assert!(matches!(waiting.await.unwrap(), Outcome::Excused(503)));
+            assert!(matches!(fill.hear(1).await, Heard::Outcome(Outcome::Excused(503))));
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_fill_that_is_given_up_hears_of_it() {
+        let fill = fill();
+        fill.end(false, None);
+        assert!(matches!(block_on(fill.outcome()), Outcome::Failed(Failure { status: 502, .. })));
     }
 }

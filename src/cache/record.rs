@@ -48,6 +48,7 @@ enum Form {
     Whole,
     Part,
     Variants,
+    Sliced,
 }
 
 /// What a response says in a bit each. The last two: there is a number for it in the text.
@@ -86,6 +87,9 @@ pub enum Kind {
     Part(u64, Option<u64>),
     /// No response: which request fields tell the variants of this id apart. Its only field is `Vary`.
     Variants,
+    /// No response: what this id stands for is stored in slices of so many bytes, and has so many in all. Its fields are the
+    /// validators.
+    Sliced(u64, u64),
 }
 
 /// The times of a stored response, and what it says of its use (see `rules::directives`).
@@ -186,6 +190,11 @@ impl Record {
                 Form::Part
             }
             Kind::Variants => Form::Variants,
+            Kind::Sliced(size, total) => {
+                text.put_u64_le(size);
+                text.put_u64_le(total);
+                Form::Sliced
+            }
         };
         let seconds = [terms.stale_while_revalidate, terms.stale_if_error];
         seconds.into_iter().flatten().for_each(|seconds| text.put_u32_le(seconds));
@@ -240,6 +249,10 @@ impl Record {
                 Kind::Part(start, Some(total).filter(|total| *total != u64::MAX))
             }
             Form::Variants => Kind::Variants,
+            Form::Sliced => {
+                let mut numbers = self.text();
+                Kind::Sliced(numbers.get_u64_le(), numbers.get_u64_le())
+            }
         }
     }
 
@@ -339,6 +352,7 @@ impl Record {
             0 => Form::Whole,
             1 => Form::Part,
             2 => Form::Variants,
+            3 => Form::Sliced,
             _ => return None,
         };
         let flags = Flags(bytes.get_u8());
@@ -363,7 +377,7 @@ impl Record {
 impl Form {
     /// How many bytes of numbers its text begins with.
     const fn numbers(self) -> usize {
-        if let Self::Part = self { 16 } else { 0 }
+        if let Self::Part | Self::Sliced = self { 16 } else { 0 }
     }
 }
 
@@ -484,7 +498,13 @@ mod tests {
         };
         let one = Terms { received: 3, initial_age: u64::from(u32::MAX), stale_if_error: Some(4), ..Terms::default() };
         for terms in [Terms::default(), one, most] {
-            for kind in [Kind::Whole, Kind::Part(0, None), Kind::Part(1 << 40, Some(1 << 41)), Kind::Variants] {
+            for kind in [
+                Kind::Whole,
+                Kind::Part(0, None),
+                Kind::Part(1 << 40, Some(1 << 41)),
+                Kind::Variants,
+                Kind::Sliced(5, 1 << 40),
+            ] {
                 let record = Record::new(Tick(9), terms, (206, kind), "u", &[7], &HeaderMap::new()).unwrap();
                 let record = record.with_body(b"body");
                 let (told, now) = (record.terms(), UNIX_EPOCH + Duration::from_millis(1 << 51));

@@ -7,7 +7,10 @@ use bytes::Bytes;
 
 use super::disk::Writer;
 use super::object::Fill;
-use super::{Body, Object, Zone};
+use super::{Object, Zone};
+
+/// The largest body that is stored where the document says nothing, in bytes.
+const MOST: u64 = 1 << 30;
 
 /// A response that is being stored.
 pub struct Storing {
@@ -30,7 +33,7 @@ impl Storing {
         length: Option<u64>,
         most: Option<u64>,
     ) -> Option<Self> {
-        let most = most.unwrap_or(u64::MAX).min(zone.most());
+        let most = most.unwrap_or(MOST).min(zone.most());
         if length.is_some_and(|length| length > most) {
             return None;
         }
@@ -93,10 +96,10 @@ impl Storing {
         self.fill.stop_storing();
     }
 
-    /// The origin has sent all, or has broken off: only what is whole is kept.
+    /// The origin has sent all, or has broken off: only what is whole is kept. Readers hear of the end as soon as others would
+    /// find what they read.
     pub async fn end(mut self, whole: bool) {
-        let keep = whole && !self.stopped && !self.fill.is_void();
-        if keep {
+        if whole && !self.stopped && !self.fill.is_void() {
             self.keep().await;
         } else if !whole {
             self.zone.stats.fill_errors.inc();
@@ -108,29 +111,25 @@ impl Storing {
     }
 
     async fn keep(&mut self) {
-        let record = &self.object.record;
+        let (id, record) = (self.object.id, &self.object.record);
         let gathered = self.fill.gathered().filter(|body| body.len() as u64 <= self.zone.most_in_memory());
-        if let Some(body) = &gathered {
-            self.zone.remember(Object::new(self.object.id, record.clone(), Body::Whole(body.clone())));
+        if let Some(body) = gathered {
+            self.zone.remember_whole(id, record.clone(), body);
+            self.fill.end(true, None);
         } else {
             // What was there before is obsolete.
-            self.zone.memory.remove(&self.object.id);
+            self.zone.memory.remove(&id);
         }
         self.zone.stats.stored.inc();
-        let Some(writer) = self.writer.take() else {
-            if let Some(disk) = self.zone.disk() {
-                disk.remove(&self.object.id, None).await;
-            }
-            return;
+        let committed = match self.writer.take() {
+            Some(writer) => writer.commit(record).await.map_err(|_| self.zone.stats.fill_errors.inc()).is_ok(),
+            None => false,
         };
-        if writer.commit(record).await.is_err() {
-            self.zone.stats.fill_errors.inc();
-            if let Some(disk) = self.zone.disk() {
-                disk.remove(&self.object.id, None).await;
-            }
+        if let Some(disk) = self.zone.disk().filter(|_| !committed) {
+            disk.remove(&id, None).await;
         }
         if self.fill.is_void() {
-            self.zone.remove(&self.object.id).await;
+            self.zone.remove(&id).await;
         }
     }
 }

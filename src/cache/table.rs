@@ -83,7 +83,7 @@ impl<T> Table<T> {
     }
 
     fn home(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.buckets.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.buckets.len() as u64) >> 32) as usize
     }
 
     const fn next(&self, at: usize) -> usize {
@@ -165,7 +165,7 @@ mod tests {
             let hash = |name: u32| (name % kinds).wrapping_mul(0x9e37_79b9);
             let (mut table, mut map) = (Table::default(), HashMap::new());
             for (step, name) in steps {
-                let is_it = |entry: &Box<(u32, u32)>| entry.0 == name;
+                let is_it = |entry: &(u32, u32)| entry.0 == name;
                 match step {
                     0 => prop_assert_eq!(table.remove(hash(name), is_it).map(|entry| entry.1), map.remove(&name)),
                     1 => table.shrink(|entry| hash(entry.0)),
@@ -174,14 +174,14 @@ mod tests {
                         let known = map.insert(name, value);
                         match table.find_mut(hash(name), is_it) {
                             Some(entry) => prop_assert_eq!(Some(std::mem::replace(&mut entry.1, value)), known),
-                            None => table.insert(hash(name), Box::new((name, value)), |entry| hash(entry.0)),
+                            None => table.insert(hash(name), (name, value), |entry| hash(entry.0)),
                         }
                     }
                 }
                 prop_assert_eq!(table.len(), map.len());
                 prop_assert_eq!(table.find(hash(name), is_it).map(|entry| entry.1), map.get(&name).copied());
             }
-            prop_assert_eq!(&table.iter().map(|entry| **entry).collect::<HashMap<_, _>>(), &map);
+            prop_assert_eq!(&table.iter().copied().collect::<HashMap<_, _>>(), &map);
             for (name, value) in map {
                 prop_assert_eq!(table.remove(hash(name), |entry| entry.0 == name).map(|entry| entry.1), Some(value));
             }

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::HeaderName;
 use tokio::runtime::Handle;
+use tokio::sync::Mutex;
 
 use super::config::ZoneConfig;
 use super::disk::{self, Disk};
@@ -43,6 +45,8 @@ pub struct Zone {
     pub stats: Arc<ZoneStats>,
     /// How many bytes of memory fills hold.
     pub(super) filling: AtomicU64,
+    /// Held while a mark of slices is looked for and made.
+    pub(super) slicing: Mutex<()>,
     started: AtomicBool,
 }
 
@@ -61,6 +65,13 @@ impl Zone {
     /// Compiles a zone; reports what is wrong with it at `at`. It holds nothing, and touches no disk, before it is started.
     pub fn build(name: &str, config: &ZoneConfig, keep: &Keep, at: &Scope<'_>) -> Option<Arc<Self>> {
         config.check(at);
+        if let Some(disk) = &config.disk
+            && let Err(error) = usable(&disk.path)
+        {
+            let fault = format!("`{}` cannot be used: {error}", disk.path.display());
+            let hint = "write a folder that the gateway may write to, or whose parent it may";
+            at.key("disk").key("path").error_hint(fault, hint);
+        }
         let path = config.disk.as_ref().map_or_else(|| Path::new(""), |disk| &disk.path);
         let stats = keep.get_or(name, ZoneStats::default);
         // With another folder it is another zone, which knows nothing of what lies in the first.
@@ -79,6 +90,7 @@ impl Zone {
             passes: Passes::default(),
             stats,
             filling: AtomicU64::new(0),
+            slicing: Mutex::const_new(()),
             started: AtomicBool::new(false),
         }
     }
@@ -202,6 +214,11 @@ impl Zone {
             self.memory.remove_if(&id, object.record.asked);
         }
         let disk = self.disk().filter(|disk| disk.peek(&id))?;
+        // Boxed: a hit in memory, which is far more common, is spared its size.
+        Box::pin(self.find_on(disk, id)).await
+    }
+
+    async fn find_on(&self, disk: &Arc<Disk>, id: Id) -> Option<Arc<Object>> {
         let found = match disk.get_now(&id) {
             Some(found) => found?,
             None => disk.get(&id).await?,
@@ -234,6 +251,24 @@ impl Zone {
     /// Keeps an object in memory.
     pub fn remember(&self, object: Object) {
         self.memory.insert(Arc::new(object));
+    }
+
+    /// Stores a whole response.
+    pub async fn put(&self, id: Id, record: Record, body: Bytes) {
+        if let Some(disk) = self.disk()
+            && let Ok(mut writer) = disk.create(id, Some(body.len() as u64)).await
+            && writer.append(body.clone()).await.is_ok()
+        {
+            // In memory it is all the same.
+            let _ = writer.commit(&record).await;
+        }
+        self.remember_whole(id, record, body);
+        self.stats.stored.inc();
+    }
+
+    /// Keeps a whole response in memory.
+    pub fn remember_whole(&self, id: Id, record: Record, body: Bytes) {
+        self.remember(Object::new(id, record, Body::Whole(body)));
     }
 
     /// Replaces the record of an object after its origin confirmed it.
@@ -270,15 +305,35 @@ impl Zone {
         }
         let record = variants(url, names, asked)?;
         let place = variant(id, &record, names, request);
+        self.mark(id, record, Body::Variants(names.into())).await;
+        Some(place)
+    }
+
+    /// Stores a record that only leads to others.
+    pub(super) async fn mark(&self, id: Id, record: Record, body: Body) {
         if let Some(disk) = self.disk()
             && let Ok(writer) = disk.create(id, Some(0)).await
         {
             // Without it nothing of the URL is found on disk later; it is found in memory now.
             let _ = writer.commit(&record).await;
         }
-        self.remember(Object::new(id, record, Body::Variants(names.into())));
-        Some(place)
+        self.remember(Object::new(id, record, body));
     }
+
+    /// Whether something lies under this id, as far as can be told without reading it.
+    pub fn has(&self, id: &Id) -> bool {
+        self.memory.get(id).is_some() || self.disk().is_some_and(|disk| disk.peek(id))
+    }
+}
+
+/// Whether a folder can be written to, or made.
+fn usable(path: &Path) -> std::io::Result<()> {
+    let there = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
+    let there = there.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    if !there.is_dir() {
+        return Err(std::io::ErrorKind::NotADirectory.into());
+    }
+    Ok(rustix::fs::access(there, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
 }
 
 /// The record that names the fields by which variants are told apart.

@@ -122,6 +122,7 @@ fn guide(listen: &str, admin: &str, origins: &[String]) -> String {
         (format!("-i {listen}/canary/x"), "about every tenth answer is origin three's"),
         (format!("-i -H 'X-Beta: 1' {listen}/canary/x"), "always three: a route with more conditions goes first"),
         (format!("-i {listen}/users/42/orders"), "an origin, asked for /v2/orders, with X-User-Id: 42"),
+        (format!("-i {listen}/cached/x"), "the same origin for 10 s: Age and Cache-Status say why"),
         (format!("-i {listen}/blog/some-post"), "308, to https://blog.example.com/some-post"),
         (format!("-i {listen}/whoami"), "your address, and the id of this request"),
         (format!("-i {listen}/internal/x"), "403: a filter lets only 10.0.0.0/8 in"),

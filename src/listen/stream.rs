@@ -319,6 +319,11 @@ impl Drop for EdgeStream {
 
 impl AsyncRead for EdgeStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unsent.is_empty() && !self.http2 {
+            // Whoever listens to the client has nothing to say at the moment: what was gathered goes out. A fault of writing
+            // is told to the next who writes.
+            let _ = self.poll_send(&[], cx);
+        }
         if self.replay.has_remaining() {
             let count = self.replay.len().min(buf.remaining());
             buf.put_slice(&self.replay[..count]);

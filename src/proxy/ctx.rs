@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::caching::tee::Tee;
 use super::caching::{Errand, Told};
 use crate::exchange::{Exchange, Facts};
 use crate::gateway::snapshot::Snapshot;
@@ -50,6 +51,8 @@ pub struct Ctx {
     pub body_began: bool,
     /// The errand of the cache that this is, if it is one.
     pub errand: Option<Arc<Errand>>,
+    /// The copy of the response that is stored, if one is made.
+    pub tee: Option<Box<Tee>>,
     /// What the cache did for the request.
     pub told: Option<Told>,
     /// The backend that an errand for the request tried last.
@@ -116,6 +119,7 @@ impl Ctx {
             deadline: None,
             body_began: false,
             errand: None,
+            tee: None,
             told: None,
             asked: None,
         }

@@ -7,7 +7,8 @@ use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::Ctx;
-use super::{again, caching, forward, queue, respond};
+use super::caching::run::note;
+use super::{again, forward, queue, respond};
 use crate::cache::fill::Failure;
 use crate::reply::Reply;
 use crate::upstream::Outcome;
@@ -86,7 +87,7 @@ pub(super) async fn answer(session: &mut Session, error: &Error, ctx: &mut Ctx) 
     };
     if ctx.errand.is_some() {
         let failure = Failure { status: status.as_u16(), word: ctx.exchange.failure, retry_after: ctx.retry_after };
-        caching::run::note(ctx, |met| met.failure = failure);
+        note(ctx, |met| met.failure = failure);
         return FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false };
     }
     let begun = |head: &ResponseHeader| !head.status.is_informational() || head.status.as_u16() == 101;

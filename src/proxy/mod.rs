@@ -115,7 +115,19 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         respond::upstream_head(session, head, ctx)?;
         caching::invalidate(session, head, ctx).await;
+        caching::post::begin(session, head, ctx);
         Ok(())
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        piece: &mut Option<Bytes>,
+        ends: bool,
+        ctx: &mut Box<Ctx>,
+    ) -> Result<Option<Duration>> {
+        caching::post::take(piece.as_ref(), ends, ctx);
+        Ok(None)
     }
 
     async fn response_filter(

@@ -13,7 +13,8 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::Ctx;
-use super::{again, caching, forward, framing, queue};
+use super::caching::run::note;
+use super::{again, forward, framing, queue};
 use crate::action::error_pages;
 use crate::cache::rules::status::CACHE_STATUS;
 use crate::exchange::Scheme;
@@ -90,7 +91,7 @@ pub(super) fn downstream_head(session: &mut Session, head: &mut ResponseHeader, 
         // It goes to no client yet.
         let mut cookies = ResponseHeader::build_no_case(head.status, None)?;
         stick(session, &mut cookies, ctx)?;
-        caching::run::note(ctx, |met| met.cookies = cookies.headers.get_all(SET_COOKIE).iter().cloned().collect());
+        note(ctx, |met| met.cookies = cookies.headers.get_all(SET_COOKIE).iter().cloned().collect());
         return Ok(());
     }
     if let (Some(connection), Some(date)) = (&ctx.connection, head.headers.get(DATE))

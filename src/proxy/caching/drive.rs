@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{
-    AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    AGE, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
@@ -14,6 +15,7 @@ use pingora::proxy::SubrequestSpawner;
 use tokio::sync::mpsc::Receiver;
 
 use super::errand::Errand;
+use super::record;
 use crate::cache::fill::{Failure, Passing};
 use crate::cache::object::{Fill, Outcome};
 use crate::cache::policy::Approved;
@@ -21,12 +23,13 @@ use crate::cache::rules::directives::Wishes;
 use crate::cache::rules::freshness::{self, Need, Times};
 use crate::cache::rules::range::ContentRange;
 use crate::cache::rules::storable::Asked;
-use crate::cache::rules::{list, merge, stored_head};
+use crate::cache::rules::{conditional, list, merge};
 use crate::cache::storing::Storing;
-use crate::cache::{Body, Caching, Id, Kind, Object, Record, Terms, Zone};
+use crate::cache::{Body, Caching, Id, Kind, Object, Record, Slice, Sliced, Terms, Zone};
 use crate::route::cache::Cached;
 
 /// An errand under way, and what its response is compared with.
+#[derive(Clone)]
 pub(super) struct Job {
     pub(super) cached: Arc<Cached>,
     pub(super) fill: Arc<Fill>,
@@ -41,9 +44,16 @@ pub(super) struct Job {
     pub(super) wishes: Wishes,
     /// What is stored and was not fit to answer with.
     pub(super) stale: Option<Arc<Object>>,
+    /// The begin of it, that is stored and to be completed.
+    pub(super) part: Option<Arc<Object>>,
     /// Whether others may join.
     pub(super) shared: bool,
+    /// The slice that is asked for, if it is one.
+    pub(super) slice: Option<Slice>,
 }
+
+/// Fields that an errand asks with because of what is stored. A slice is asked for by its range all the same.
+const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, RANGE, IF_RANGE];
 
 /// The conditions by which an origin is asked whether what is stored is still right (RFC 9111 4.3.1).
 pub(super) fn conditions(stale: &Object) -> impl Iterator<Item = (http::HeaderName, http::HeaderValue)> {
@@ -83,18 +93,30 @@ impl Job {
             let SubrequestHandle { tx: _tx, rx: mut tasks, .. } = handle;
             let Some(head) = self.head(&mut tasks).await else { return self.fail() };
             let times = Times { requested, received: SystemTime::now() };
-            if head.status != StatusCode::NOT_MODIFIED || self.stale.is_none() {
+            if self.is_beside(&head) {
+                // It is about something else than what is stored: once more, without conditions.
+            } else if head.status != StatusCode::NOT_MODIFIED || self.stale.is_none() {
                 return self.take(*head, tasks, &times).await;
-            }
-            if self.confirm(&head.headers, &times).await {
+            } else if self.confirm(&head.headers, &times).await {
                 return;
             }
-            // It is about something else than what is stored: once more, without conditions.
             let mut bare = self.errand.head.clone();
-            bare.remove_header(&IF_NONE_MATCH);
-            bare.remove_header(&IF_MODIFIED_SINCE);
+            let conditions = if self.slice.is_some() { &CONDITIONS[..2] } else { &CONDITIONS };
+            for name in conditions {
+                bare.remove_header(name);
+            }
             self.errand = self.errand.again(bare);
-            self.stale = None;
+            (self.stale, self.part) = (None, None);
+        }
+    }
+
+    /// Whether the rest was asked for, and it is not the rest of what is stored (RFC 9111 3.4).
+    fn is_beside(&self, head: &ResponseHeader) -> bool {
+        let Some(part) = &self.part else { return false };
+        match head.status {
+            StatusCode::RANGE_NOT_SATISFIABLE => true,
+            StatusCode::PARTIAL_CONTENT => !is_rest(part, head),
+            _ => false,
         }
     }
 
@@ -124,14 +146,18 @@ impl Job {
             self.zone().fills.leave(&self.fill.id, &self.fill);
             return self.fill.tell(Outcome::Excused(head.status.as_u16()));
         }
-        complete_part(&mut head);
+        let begin = if head.status == StatusCode::PARTIAL_CONTENT { self.part.as_ref() } else { None };
+        complete_part(&mut head, begin.is_some());
         let asked =
             Asked { method: &Method::GET, headers: &self.request, wishes: &self.wishes, is_at_content_location: false };
         let judged = self.caching().judge(&asked, &self.path, head.status, &head.headers, times);
         let passing = match judged {
-            Ok(approved) if !self.fill.is_void() => match self.store(&head, &approved, times).await {
-                Some(storing) => return self.fill_up(storing, tasks, expected(&head)).await,
-                None => Passing::NoRoom,
+            Ok(approved) if !self.fill.is_void() => match self.misfit(&head) {
+                Some(misfit) => misfit,
+                None => match self.store(&head, &approved, times).await {
+                    Some(storing) => return self.fill_up(storing, begin, tasks, expected(&head)).await,
+                    None => Passing::NoRoom,
+                },
             },
             Ok(_) => Passing::NoRoom,
             Err(refusal) => {
@@ -139,7 +165,14 @@ impl Job {
                 Passing::Refused(refusal)
             }
         };
-        self.pass(head, tasks, passing).await;
+        self.pass(head, begin, tasks, passing).await;
+    }
+
+    /// Why this part is not stored as the slice that was asked for.
+    fn misfit(&self, head: &ResponseHeader) -> Option<Passing> {
+        let slice = self.slice.filter(|_| head.status == StatusCode::PARTIAL_CONTENT)?;
+        let Some(total) = slice.total_of(&head.headers) else { return Some(Passing::Unfit) };
+        self.caching().max_object.is_some_and(|most| total > most).then_some(Passing::NoRoom)
     }
 
     /// Whether the stored response is served in place of this failure (RFC 5861 4).
@@ -154,13 +187,18 @@ impl Job {
     /// Begins to store a response; `None`: there is no room.
     async fn store(&self, head: &ResponseHeader, approved: &Approved, times: &Times) -> Option<Storing> {
         let zone = self.zone();
-        let (record, withheld) = self.record(head.status, head.headers.clone(), approved)?;
-        let place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
+        let (record, withheld) = record::of(head.status, head.headers.clone(), approved, self.fill.asked, &self.url)?;
+        let mut place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
+        if let (Some(slice), Kind::Part(..)) = (self.slice, record.kind()) {
+            place = Sliced::enter(zone, place, &record, slice.size).await?.slice(slice.index);
+        }
         let length = expected(head);
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
         let most = self.caching().max_object;
         let storing = Storing::begin(zone, &self.fill, Arc::clone(&object), length, most).await?;
-        if self.shared && object.record.terms().age(times.received) < object.record.terms().lifetime() {
+        let is_fresh = object.record.terms().age(times.received) < object.record.terms().lifetime();
+        // A part that is no slice is only for those who asked for it.
+        if self.shared && is_fresh && (object.record.kind() == Kind::Whole || self.slice.is_some()) {
             zone.fills.enter(place, &self.fill);
         }
         zone.passes.forget(&self.fill.id);
@@ -168,36 +206,22 @@ impl Job {
         Some(storing)
     }
 
-    /// The record of a response, and the fields that are only for who asked for it.
-    fn record(
+    async fn fill_up(
         &self,
-        status: StatusCode,
-        mut fields: HeaderMap,
-        approved: &Approved,
-    ) -> Option<(Record, Option<Arc<HeaderMap>>)> {
-        let directives = &approved.directives;
-        let mut withheld = HeaderMap::new();
-        for name in directives.private.fields().iter().chain(directives.no_cache.fields()) {
-            for value in fields.get_all(name) {
-                withheld.append(name.clone(), value.clone());
+        mut storing: Storing,
+        begin: Option<&Arc<Object>>,
+        mut tasks: Receiver<HttpTask>,
+        length: Option<u64>,
+    ) {
+        let mut whole = None;
+        let mut begin = begin.and_then(|begin| begin.read(0, None));
+        while let Some(reader) = &mut begin {
+            match reader.next().await {
+                Ok(Some(piece)) => drop(storing.push(piece).await),
+                Ok(None) => begin = None,
+                Err(_) => return storing.end(false).await,
             }
         }
-        stored_head::reduce(&mut fields, directives, approved.how);
-        directives.no_cache.fields().iter().for_each(|name| drop(fields.remove(name)));
-        let kind = match (status, ContentRange::of(&fields)) {
-            (StatusCode::PARTIAL_CONTENT, Some(ContentRange { range: Some(range), length })) => {
-                Kind::Part(range.start, length)
-            }
-            (StatusCode::PARTIAL_CONTENT, _) => return None,
-            _ => Kind::Whole,
-        };
-        let what = (status.as_u16(), kind);
-        let record = Record::new(self.fill.asked, approved.terms, what, &self.url, &approved.tags, &fields).ok()?;
-        Some((record, (!withheld.is_empty()).then(|| Arc::new(withheld))))
-    }
-
-    async fn fill_up(&self, mut storing: Storing, mut tasks: Receiver<HttpTask>, length: Option<u64>) {
-        let mut whole = None;
         while whole.is_none() {
             match tasks.recv().await {
                 Some(HttpTask::Body(piece, ends)) => {
@@ -221,7 +245,13 @@ impl Job {
     }
 
     /// The response is for who asked for it alone.
-    async fn pass(&self, head: ResponseHeader, mut tasks: Receiver<HttpTask>, passing: Passing) {
+    async fn pass(
+        &self,
+        head: ResponseHeader,
+        begin: Option<&Arc<Object>>,
+        mut tasks: Receiver<HttpTask>,
+        passing: Passing,
+    ) {
         let zone = self.zone();
         zone.fills.leave(&self.fill.id, &self.fill);
         if self.shared {
@@ -233,6 +263,14 @@ impl Job {
         }
         let length = expected(&head);
         self.fill.tell(Outcome::Passed(Arc::new(head), passing));
+        let mut begin = begin.and_then(|begin| begin.read(0, None));
+        while let Some(reader) = &mut begin {
+            match reader.next().await {
+                Ok(Some(piece)) => self.fill.push(piece),
+                Ok(None) => begin = None,
+                Err(_) => return self.fill.end(false, None),
+            }
+        }
         let mut trailers = None;
         let whole = loop {
             match tasks.recv().await {
@@ -281,10 +319,12 @@ impl Job {
             Asked { method: &Method::GET, headers: &self.request, wishes: &self.wishes, is_at_content_location: false };
         let judged = self.caching().judge(&asked, &self.path, status, &fields, times);
         let confirmed = match judged {
-            Ok(approved) if !self.fill.is_void() => match self.record(status, fields, &approved) {
-                Some((record, _)) => zone.renew(stale, record).await,
-                None => return false,
-            },
+            Ok(approved) if !self.fill.is_void() => {
+                match record::of(status, fields, &approved, self.fill.asked, &self.url) {
+                    Some((record, _)) => zone.renew(stale, record).await,
+                    None => return false,
+                }
+            }
             _ => {
                 // It may be used for this request, and for no other.
                 zone.remove(&stale.id).await;
@@ -305,23 +345,49 @@ impl Job {
 }
 
 /// The length of the body, if the head tells it.
-fn expected(head: &ResponseHeader) -> Option<u64> {
+pub(super) fn expected(head: &ResponseHeader) -> Option<u64> {
     if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Some(0);
     }
-    list::single(&head.headers, CONTENT_LENGTH).and_then(|text| list::digits(text, u64::MAX))
+    let told = list::single(&head.headers, CONTENT_LENGTH).and_then(|text| list::digits(text, u64::MAX));
+    let part = || ContentRange::of(&head.headers)?.range.map(|range| range.end - range.start);
+    told.or_else(|| part().filter(|_| head.status == StatusCode::PARTIAL_CONTENT))
 }
 
-/// Makes a 206 that has all of a representation into the 200 that it stands for.
-fn complete_part(head: &mut ResponseHeader) {
+/// Whether this is the begin of a representation, and the rest can be told from that of another one (RFC 9111 3.4).
+pub(super) fn is_begin(part: &Object) -> bool {
+    let strong = part.record.fields().any(|(name, value)| name == ETAG && !conditional::is_weak(value.as_bytes()));
+    matches!(part.record.kind(), Kind::Part(0, Some(_))) && strong && !matches!(part.body(), Body::Filling(..))
+}
+
+/// The fields that ask for the rest.
+pub(super) fn rest(part: &Object) -> Option<[(HeaderName, HeaderValue); 2]> {
+    let (_, etag) = part.record.fields().find(|(name, _)| *name == ETAG)?;
+    let range = HeaderValue::from_str(&format!("bytes={}-", part.len()?)).ok()?;
+    Some([(RANGE, range), (IF_RANGE, etag)])
+}
+
+/// Whether the body of this 206 is just what is missing.
+fn is_rest(part: &Object, head: &ResponseHeader) -> bool {
+    let (Kind::Part(_, Some(total)), Some(there)) = (part.record.kind(), part.len()) else { return false };
+    let own = part.record.fields().find(|(name, _)| *name == ETAG);
+    let is_same = conditional::etag(&head.headers)
+        .is_some_and(|etag| own.is_some_and(|(_, own)| conditional::strong_equal(etag, own.as_bytes())));
+    let wanted = ContentRange { range: Some(there..total), length: Some(total) };
+    is_same && ContentRange::of(&head.headers).is_some_and(|range| range == wanted)
+}
+
+/// Makes a 206 that has all of a representation, or all that is missing of it, into the 200 that it stands for.
+fn complete_part(head: &mut ResponseHeader, is_rest: bool) {
     if head.status != StatusCode::PARTIAL_CONTENT {
         return;
     }
     if let Some(ContentRange { range: Some(range), length: Some(length) }) = ContentRange::of(&head.headers)
-        && range == (0..length)
+        && (range == (0..length) || is_rest)
     {
         // 200 is a status.
         let _ = head.set_status(StatusCode::OK);
         head.remove_header(&CONTENT_RANGE);
+        let _ = head.insert_header(CONTENT_LENGTH, length);
     }
 }

@@ -30,21 +30,21 @@ use crate::upstream::Upstream;
 /// A request of the cache's own.
 pub struct Errand {
     /// The snapshot that its request began under.
-    pub(in crate::proxy) snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: Arc<Snapshot>,
     /// The route of its request.
-    pub(in crate::proxy) route: u32,
+    pub(crate) route: u32,
     /// The connection of its request.
-    pub(in crate::proxy) connection: Option<Arc<Connection>>,
+    pub(crate) connection: Option<Arc<Connection>>,
     /// What is known of its request.
-    pub(in crate::proxy) exchange: Exchange,
+    pub(crate) exchange: Exchange,
     /// What it asks.
-    pub(in crate::proxy) head: RequestHeader,
+    pub(crate) head: RequestHeader,
     met: Mutex<Met>,
 }
 
 /// What an errand met with.
 #[derive(Clone, Default)]
-pub(in crate::proxy) struct Met {
+pub(crate) struct Met {
     /// The upstream that was asked.
     pub upstream: Option<Arc<Upstream>>,
     /// The backend that was tried last.
@@ -175,17 +175,17 @@ impl Errand {
     }
 
     /// The errand that this session runs, if it runs one.
-    pub(in crate::proxy) fn of(session: &Session) -> Option<&Arc<Self>> {
+    pub(crate) fn of(session: &Session) -> Option<&Arc<Self>> {
         session.subrequest_ctx.as_ref()?.user_ctx()?.downcast_ref()
     }
 
     /// What it met with so far.
-    pub(in crate::proxy) fn met(&self) -> Met {
+    pub(crate) fn met(&self) -> Met {
         self.met.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes what it met with.
-    pub(in crate::proxy) fn note(&self, change: impl FnOnce(&mut Met)) {
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Met)) {
         change(&mut self.met.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

@@ -11,21 +11,38 @@ use crate::proxy::Ctx;
 use crate::route::normalize::normalize;
 
 /// A response to a request that may have changed something: what is stored for its URL, and for those that it names, goes.
-pub(in crate::proxy) async fn after(session: &Session, response: &ResponseHeader, ctx: &Ctx) {
+pub(crate) async fn after(session: &Session, response: &ResponseHeader, ctx: &Ctx) {
     let request = session.req_header();
     if is_safe(&request.method) || ctx.snapshot.zones.is_empty() || response.status.is_informational() {
         return;
     }
-    let authority = request.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let authority = authority.or_else(|| request.uri.authority().map(|authority| authority.as_str()));
-    let mut path = ctx.exchange.path(request).to_owned();
-    if let Some(query) = request.uri.query() {
-        path.push('?');
-        path.push_str(query);
-    }
-    let target = Target { scheme: ctx.exchange.scheme.as_str(), authority: authority.unwrap_or_default(), path: &path };
-    for path in obsolete(&request.method, &target, response.status, &response.headers) {
+    let place = Place::of(request, ctx);
+    for path in obsolete(&request.method, &place.target(), response.status, &response.headers) {
         forget(request, &path, ctx).await;
+    }
+}
+
+/// The URL of a request, in its parts.
+pub(super) struct Place<'a> {
+    scheme: &'a str,
+    authority: &'a str,
+    path: String,
+}
+
+impl<'a> Place<'a> {
+    pub(super) fn of(request: &'a RequestHeader, ctx: &'a Ctx) -> Self {
+        let host = request.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let authority = host.or_else(|| request.uri.authority().map(|authority| authority.as_str()));
+        let mut path = ctx.exchange.path(request).to_owned();
+        if let Some(query) = request.uri.query() {
+            path.push('?');
+            path.push_str(query);
+        }
+        Self { scheme: ctx.exchange.scheme.as_str(), authority: authority.unwrap_or_default(), path }
+    }
+
+    pub(super) fn target(&self) -> Target<'_> {
+        Target { scheme: self.scheme, authority: self.authority, path: &self.path }
     }
 }
 

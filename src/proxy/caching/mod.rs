@@ -10,36 +10,40 @@
 //!      └──── a later one ──> waits for the first
 //! ```
 
+mod ask;
 mod drive;
 mod errand;
 mod invalidate;
+mod patience;
+pub(super) mod post;
 mod purge;
+mod record;
 pub(super) mod run;
 mod seed;
 mod serve;
+mod slices;
+pub(super) mod tee;
 mod told;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use http::header::{AUTHORIZATION, HOST, IF_RANGE, RANGE, RETRY_AFTER};
+use http::header::{HOST, IF_RANGE, RANGE};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use pingora::Result;
-use pingora::proxy::{Session, SubrequestSpawner};
+use pingora::proxy::Session;
 
-use super::{Ctx, respond};
-use crate::cache::fill::{Failure, Heard, Passing};
+use super::Ctx;
+use crate::cache::fill::{Failure, Heard};
 use crate::cache::fills::Joined;
 use crate::cache::object::{Fill, Outcome};
-use crate::cache::rules::directives::Wishes;
-use crate::cache::rules::freshness::{self, Need};
 use crate::cache::rules::reuse::{self, Reuse, Why};
 use crate::cache::rules::status::Forward;
 use crate::cache::zone::Looked;
-use crate::cache::{Id, Object, Zone};
-use crate::reply::Reply;
-use crate::route::cache::Cached;
+use crate::cache::{Id, Kind, Object};
+use ask::{Ask, Step, Want, detail, fail, gateway_timeout, ttl};
 use drive::Job;
+use patience::unless_gone;
 use serve::Serving;
 
 pub(super) use errand::Errand;
@@ -48,36 +52,6 @@ pub(super) use told::Told;
 
 /// How often a request looks anew after it waited for another: each time it may find a variant that is not its own.
 const ROUNDS: u32 = 4;
-
-/// A request that the cache has to do with.
-struct Ask {
-    cached: Arc<Cached>,
-    wishes: Wishes,
-    /// The id of its URL.
-    id: Id,
-    /// Whether its response may be stored.
-    may_store: bool,
-    /// Whether it goes alone: what others wait for is not for it.
-    alone: bool,
-}
-
-/// Why the origin is asked, and what there is until it answers.
-struct Want {
-    why: Forward,
-    /// Where the response would be stored.
-    place: Id,
-    stale: Option<Arc<Object>>,
-}
-
-/// Where a request has got to.
-enum Step {
-    /// It has its answer.
-    Answered,
-    /// It goes the way of any request.
-    Direct(Told),
-    /// It looks once more.
-    Again,
-}
 
 /// Answers a request out of the cache, or by way of it. `false`: it goes the way of any request.
 pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
@@ -103,9 +77,17 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool>
     let mut key = Vec::new();
     cached.caching.key.write(&ctx.facts(head, None), &mut key);
     let may_store = cached.may_store(head, &ctx.exchange);
-    let mut ask = Ask { wishes, id: Id::of(&key), may_store, alone: false, cached };
+    let mut ask = Ask { wishes, id: Id::of(&key), may_store, alone: false, spawner: OnceLock::new(), cached };
     for _ in 0..ROUNDS {
-        match ask.step(session, ctx).await? {
+        let sliced = match ask.cached.caching.slice {
+            Some(size) => slices::step(&ask, size, session, ctx).await?,
+            None => None,
+        };
+        let step = match sliced {
+            Some(step) => step,
+            None => ask.step(session, ctx).await?,
+        };
+        match step {
             Step::Answered => return Ok(true),
             Step::Direct(told) => {
                 ctx.told = Some(told);
@@ -119,17 +101,14 @@ pub(super) async fn answer(session: &mut Session, ctx: &mut Ctx) -> Result<bool>
 }
 
 impl Ask {
-    fn zone(&self) -> &Arc<Zone> {
-        &self.cached.caching.zone
-    }
-
     async fn step(&mut self, session: &mut Session, ctx: &mut Ctx) -> Result<Step> {
         let head = session.req_header();
         let (object, need) = match self.zone().look_up(self.id, &head.headers).await {
-            Looked::Nothing(place) => (None, Want { why: Forward::UriMiss, place, stale: None }),
-            Looked::OtherVariants(place) => (None, Want { why: Forward::VaryMiss, place, stale: None }),
+            Looked::Nothing(place) => (None, Want { why: Forward::UriMiss, place, stale: None, part: None }),
+            Looked::OtherVariants(place) => (None, Want { why: Forward::VaryMiss, place, stale: None, part: None }),
             Looked::Found(object) if !serve::holds(&object, head) => {
-                (None, Want { why: Forward::Partial, place: object.id, stale: None })
+                let part = drive::is_begin(&object).then(|| Arc::clone(&object));
+                (None, Want { why: Forward::Partial, place: object.id, stale: None, part })
             }
             Looked::Found(object) => {
                 let why = if self.reuse(&object) == Reuse::Revalidate(Why::Request) {
@@ -137,7 +116,7 @@ impl Ask {
                 } else {
                     Forward::Stale
                 };
-                let need = Want { why, place: object.id, stale: Some(Arc::clone(&object)) };
+                let need = Want { why, place: object.id, stale: Some(Arc::clone(&object)), part: None };
                 (Some(object), need)
             }
         };
@@ -145,7 +124,8 @@ impl Ask {
             if !reuse::may_be_fetched(&self.wishes) {
                 return gateway_timeout(session, ctx, need.why).await;
             }
-            return self.fetch(session, ctx, need).await;
+            // Boxed: a hit is spared its size.
+            return Box::pin(self.fetch(session, ctx, need)).await;
         };
         let ttl = ttl(&object);
         match self.reuse(&object) {
@@ -159,22 +139,9 @@ impl Ask {
             Reuse::Revalidate(why) => {
                 // What may not be used without asking is no answer for others (RFC 9111 5.2.2.4).
                 self.alone |= why == Why::NoCache || object.record.terms().lifetime == 0;
-                self.fetch(session, ctx, need).await
+                Box::pin(self.fetch(session, ctx, need)).await
             }
         }
-    }
-
-    /// What becomes of the request, with this stored.
-    fn reuse(&self, object: &Object) -> Reuse {
-        let terms = object.record.terms();
-        let age = terms.age(SystemTime::now());
-        let lifetime = if object.is_softened() { terms.lifetime().min(age) } else { terms.lifetime() };
-        reuse::decide(age, lifetime, &terms.directives(), &self.wishes, self.cached.caching.grace())
-    }
-
-    async fn serve(&self, session: &mut Session, ctx: &mut Ctx, object: &Arc<Object>, told: Told) -> Result<Step> {
-        let serving = Serving { caching: &self.cached.caching, object, told, withheld: None };
-        Ok(if serving.answer(session, ctx).await? { Step::Answered } else { Step::Again })
     }
 
     /// Asks the origin, or waits for one who does.
@@ -185,7 +152,7 @@ impl Ask {
         }
         let place = fill_place(session, &need);
         let collapse = self.cached.caching.collapse;
-        let is_shared = !self.alone && !collapse.is_zero() && !session.req_header().headers.contains_key(AUTHORIZATION);
+        let is_shared = self.is_shared(session);
         let fill = match self.zone().fills.join(place, self.id) {
             Joined::First(fill) if is_shared => fill,
             Joined::First(fill) => {
@@ -197,7 +164,7 @@ impl Ask {
         };
         // Its place from the first byte on is taken before there is one.
         let Some(reader) = fill.read(0, None) else { return Ok(Step::Direct(told)) };
-        let Some(job) = self.job(session, ctx, &fill, &need, is_shared) else {
+        let Some(job) = self.fetcher(session, ctx, &fill, &need, is_shared) else {
             self.zone().fills.leave(&place, &fill);
             fill.end(false, None);
             return Ok(Step::Direct(told));
@@ -230,7 +197,7 @@ impl Ask {
     }
 
     /// Why the request does not go by way of an errand, if it does not.
-    fn goes_direct(&self, session: &Session, need: &Want) -> Option<&'static str> {
+    fn goes_direct(&self, session: &mut Session, need: &Want) -> Option<&'static str> {
         if need.stale.is_none() && session.req_header().method == Method::HEAD {
             // What a HEAD brings cannot be stored.
             return Some("");
@@ -241,7 +208,7 @@ impl Ask {
         if self.wishes.no_store && need.stale.is_none() {
             return Some("request-no-store");
         }
-        if session.subrequest_spawner.is_none() {
+        if self.spawner(session).is_none() {
             return Some("");
         }
         if need.stale.is_some() {
@@ -264,11 +231,16 @@ impl Ask {
         patience: Duration,
     ) -> Result<Step> {
         let told = Told::forwarded(need.why).shared();
-        let Ok(outcome) = tokio::time::timeout(patience, fill.outcome()).await else {
+        let waited = tokio::time::timeout(patience, fill.outcome());
+        let Ok(outcome) = unless_gone(session, waited).await? else {
             return Ok(Step::Direct(Told::forwarded(need.why).with("collapse-timeout")));
         };
         match outcome {
             Outcome::Stored(object, _) if object.id != need.place => Ok(Step::Again),
+            Outcome::Stored(object, _) if !serve::holds(&object, session.req_header()) => {
+                self.alone = true;
+                Ok(Step::Again)
+            }
             Outcome::Stored(object, _) => {
                 let terms = object.record.terms();
                 if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
@@ -315,22 +287,14 @@ impl Ask {
         }
     }
 
-    /// Whether what is stored is served while its origin cannot be reached (RFC 9111 4.2.4).
-    fn lives_through(&self, stale: &Object) -> bool {
-        let terms = stale.record.terms();
-        let age = terms.age(SystemTime::now());
-        let grace = self.cached.caching.grace();
-        freshness::may_serve(age, terms.lifetime(), &terms.directives(), &self.wishes, Need::Disconnected, grace)
-    }
-
     /// Fetches behind what is served stale, unless somebody does already.
     fn refresh(&self, session: &mut Session, ctx: &Ctx, stale: &Arc<Object>) {
-        if session.subrequest_spawner.is_none() {
+        if self.spawner(session).is_none() {
             return;
         }
-        let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)) };
+        let need = Want { why: Forward::Stale, place: stale.id, stale: Some(Arc::clone(stale)), part: None };
         let Joined::First(fill) = self.zone().fills.join(stale.id, self.id) else { return };
-        match self.job(session, ctx, &fill, &need, true) {
+        match self.fetcher(session, ctx, &fill, &need, true) {
             Some(job) => drop(tokio::spawn(job.run())),
             None => {
                 self.zone().fills.leave(&stale.id, &fill);
@@ -339,28 +303,15 @@ impl Ask {
         }
     }
 
-    fn job(&self, session: &mut Session, ctx: &Ctx, fill: &Arc<Fill>, need: &Want, shared: bool) -> Option<Job> {
-        let spawner: Arc<SubrequestSpawner> = Arc::new(session.subrequest_spawner.take()?);
-        let head = session.req_header();
-        let facts = ctx.facts(head, None);
+    fn fetcher(&self, session: &mut Session, ctx: &Ctx, fill: &Arc<Fill>, need: &Want, shared: bool) -> Option<Job> {
         let conditions = need.stale.iter().flat_map(|stale| drive::conditions(stale));
         // What is stored of it is whole: the rest of it is fetched whole too.
-        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind() != crate::cache::Kind::Whole);
-        let range = ranges(head).into_iter().flatten().filter(|_| ranged);
-        let errand = errand::head_of(head, &self.cached.caching.key, conditions.chain(range));
-        Some(Job {
-            cached: Arc::clone(&self.cached),
-            fill: Arc::clone(fill),
-            errand: Errand::new(&ctx.snapshot, ctx.route?, ctx.connection.as_ref(), &ctx.exchange, errand),
-            spawner,
-            id: self.id,
-            url: self.cached.caching.key.url(&facts),
-            path: ctx.exchange.path(head).to_owned(),
-            request: head.headers.clone(),
-            wishes: self.wishes.clone(),
-            stale: need.stale.clone(),
-            shared,
-        })
+        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind() != Kind::Whole);
+        let range = ranges(session.req_header()).into_iter().flatten().filter(|_| ranged);
+        let part = need.part.as_ref().filter(|_| !session.req_header().headers.contains_key(RANGE));
+        let rest = part.and_then(|part| drive::rest(part)).into_iter().flatten();
+        let job = self.job(session, ctx, fill, conditions.chain(range).chain(rest))?;
+        Some(Job { stale: need.stale.clone(), part: part.cloned(), shared, ..job })
     }
 }
 
@@ -389,7 +340,7 @@ fn fill_place(session: &Session, need: &Want) -> Id {
 async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
     let mut heard = 0;
     loop {
-        match fill.hear(heard).await {
+        match unless_gone(session, fill.hear(heard)).await? {
             Heard::Outcome(outcome) => return Ok(outcome),
             Heard::Early(head) => {
                 heard += 1;
@@ -397,38 +348,4 @@ async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
             }
         }
     }
-}
-
-async fn gateway_timeout(session: &mut Session, ctx: &mut Ctx, why: Forward) -> Result<Step> {
-    ctx.told = Some(Told::forwarded(why).with("only-if-cached"));
-    respond::write(session, ctx, Reply::error(StatusCode::GATEWAY_TIMEOUT)).await?;
-    Ok(Step::Answered)
-}
-
-async fn fail(session: &mut Session, ctx: &mut Ctx, failure: Failure, why: Forward) -> Result<Step> {
-    ctx.exchange.failure = failure.word;
-    ctx.told = Some(Told::forwarded(why));
-    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let mut reply = Reply::error(status);
-    if let Some(seconds) = failure.retry_after {
-        reply = reply.header(RETRY_AFTER, seconds.into());
-    }
-    respond::write(session, ctx, reply).await?;
-    Ok(Step::Answered)
-}
-
-fn detail(passing: Passing) -> Option<&'static str> {
-    Some(match passing {
-        Passing::Refused(refusal) => refusal.word(),
-        Passing::NoRoom => "too-large",
-        Passing::Mismatch => "mismatch",
-    })
-}
-
-/// For how many seconds it is still fresh.
-fn ttl(object: &Object) -> i64 {
-    let terms = object.record.terms();
-    let age = i64::try_from(terms.age(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
-    let left = i64::from(terms.lifetime).saturating_sub(age);
-    if object.is_softened() { left.min(0) } else { left }
 }

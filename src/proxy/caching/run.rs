@@ -8,7 +8,7 @@ use super::errand::{Errand, Met};
 use crate::proxy::Ctx;
 
 /// The request of a subrequest is the errand's, with all that is known of the client's.
-pub(in crate::proxy) fn begin(errand: &Arc<Errand>, session: &mut Session, ctx: &mut Ctx) {
+pub(crate) fn begin(errand: &Arc<Errand>, session: &mut Session, ctx: &mut Ctx) {
     *session.req_header_mut() = errand.head.clone();
     ctx.snapshot = Arc::clone(&errand.snapshot);
     ctx.route = Some(errand.route);
@@ -18,7 +18,7 @@ pub(in crate::proxy) fn begin(errand: &Arc<Errand>, session: &mut Session, ctx: 
 }
 
 /// Notes what the errand of this context met with.
-pub(in crate::proxy) fn note(ctx: &Ctx, change: impl FnOnce(&mut Met)) {
+pub(crate) fn note(ctx: &Ctx, change: impl FnOnce(&mut Met)) {
     let Some(errand) = &ctx.errand else { return };
     errand.note(|met| {
         met.upstream.clone_from(&ctx.upstream);

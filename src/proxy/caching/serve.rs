@@ -13,6 +13,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
+use super::patience::unless_gone;
 use super::told::Told;
 use crate::cache::object::{BodyReader, Fill, Reader};
 use crate::cache::rules::conditional::{self, Outcome};
@@ -22,7 +23,7 @@ use crate::cache::{Caching, Kind, Object};
 use crate::proxy::{Ctx, respond};
 
 /// Of more ranges in one request, the whole is sent.
-const MOST_RANGES: usize = 16;
+pub(super) const MOST_RANGES: usize = 16;
 
 /// A stored response, and for whom.
 pub(super) struct Serving<'a> {
@@ -33,8 +34,15 @@ pub(super) struct Serving<'a> {
     pub(super) withheld: Option<&'a HeaderMap>,
 }
 
+/// A response that is about to begin.
+pub(super) struct Opening {
+    status: StatusCode,
+    fields: HeaderMap,
+    pub(super) send: Send,
+}
+
 /// What of the body is sent.
-enum Send {
+pub(super) enum Send {
     Nothing,
     /// From this byte of the object on, up to that one, so many in all if that is known.
     Bytes(u64, Option<u64>, Option<u64>),
@@ -45,41 +53,14 @@ enum Send {
 impl Serving<'_> {
     /// Answers. `false`: the body is gone, and nothing was written.
     pub(super) async fn answer(self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        let now = SystemTime::now();
         let record = &self.object.record;
-        let mut status = StatusCode::from_u16(record.status).or_err(ErrorType::InternalError, "a stored status")?;
-        let mut fields = HeaderMap::with_capacity(16);
-        for (name, value) in record.fields() {
-            if self.caching.keep_tags || !self.caching.tag_fields.contains(&name) {
-                fields.append(name, value);
-            }
-        }
-        for (name, value) in self.withheld.into_iter().flatten() {
-            fields.append(name.clone(), value.clone());
-        }
-        stored_head::write_age(&mut fields, record.terms().age(now));
-        let send = self.choose(session, &mut status, &mut fields);
-        let mut readers = match self.readers(&send) {
+        let status = StatusCode::from_u16(record.status).or_err(ErrorType::InternalError, "a stored status")?;
+        let opening = self.opening(session, status, record.kind(), self.object.len());
+        let mut readers = match self.readers(&opening.send) {
             Some(readers) => readers.into_iter(),
             None => return Ok(false),
         };
-        let length = write_length(session, status, &mut fields, &send);
-        if let Some(connection) = &ctx.connection
-            && let Some(date) = fields.get(DATE)
-            && session.req_header().version != Version::HTTP_2
-        {
-            connection.keep_date(date);
-        }
-        let mut parts = Response::new(()).into_parts().0;
-        (parts.status, parts.headers) = (status, fields);
-        let mut head = ResponseHeader::from(parts);
-        ctx.told = Some(self.told);
-        respond::finish_head(session, &mut head, ctx)?;
-        let is_bodiless = session.req_header().method == Method::HEAD || length == Some(0);
-        session.write_response_header(Box::new(head), is_bodiless).await?;
-        if is_bodiless {
-            return Ok(true);
-        }
+        let Some((send, length)) = opening.write(session, ctx, self.told).await? else { return Ok(true) };
         match send {
             Send::Nothing => {}
             Send::Bytes(..) => {
@@ -98,8 +79,40 @@ impl Serving<'_> {
         Ok(true)
     }
 
+    /// The response to this request, for which the object stands as such a kind of response, so long.
+    pub(super) fn opening(
+        &self,
+        session: &Session,
+        mut status: StatusCode,
+        kind: Kind,
+        length: Option<u64>,
+    ) -> Opening {
+        let record = &self.object.record;
+        let mut fields = HeaderMap::with_capacity(16);
+        for (name, value) in record.fields() {
+            if self.caching.keep_tags || !self.caching.tag_fields.contains(&name) {
+                fields.append(name, value);
+            }
+        }
+        for (name, value) in self.withheld.into_iter().flatten() {
+            fields.append(name.clone(), value.clone());
+        }
+        stored_head::write_age(&mut fields, record.terms().age(SystemTime::now()));
+        if kind == Kind::Whole {
+            fields.remove(CONTENT_RANGE);
+        }
+        let send = self.choose(session, &mut status, &mut fields, (kind, length));
+        Opening { status, fields, send }
+    }
+
     /// What is to be sent, by the conditions and ranges of the request (RFC 9110 13.2.2, 14.2).
-    fn choose(&self, session: &Session, status: &mut StatusCode, fields: &mut HeaderMap) -> Send {
+    fn choose(
+        &self,
+        session: &Session,
+        status: &mut StatusCode,
+        fields: &mut HeaderMap,
+        (kind, length): (Kind, Option<u64>),
+    ) -> Send {
         let head = session.req_header();
         let record = &self.object.record;
         let stored = conditional::Stored { status: *status, headers: fields, received: record.terms().received() };
@@ -117,14 +130,13 @@ impl Serving<'_> {
             }
             Outcome::Pass => {}
         }
-        let length = self.object.len();
         let whole = Send::Bytes(0, None, length);
         let heard = conditional::is_range_heard(&head.headers, &stored);
-        let (start, total) = match record.kind() {
+        let (start, total) = match kind {
             Kind::Part(start, Some(total)) => (start, total),
             // All that is there, as it came.
             Kind::Part(_, None) => return whole,
-            Kind::Whole | Kind::Variants => match length {
+            Kind::Whole | Kind::Variants | Kind::Sliced(..) => match length {
                 Some(length) if heard && *status == StatusCode::OK && head.method == Method::GET => (0, length),
                 _ => return whole,
             },
@@ -146,7 +158,9 @@ impl Serving<'_> {
                     [range] if is_here(range) => {
                         *status = StatusCode::PARTIAL_CONTENT;
                         set(fields, &ContentRange { range: Some(range.clone()), length: Some(total) });
-                        Send::Bytes(range.start - start, Some(range.end - start), Some(range.end - range.start))
+                        // Who reads to the end is told of it once all is stored.
+                        let to = Some(range.end - start).filter(|to| Some(*to) != length);
+                        Send::Bytes(range.start - start, to, Some(range.end - range.start))
                     }
                     several if several.len() > 1 && several.iter().all(is_here) => {
                         *status = StatusCode::PARTIAL_CONTENT;
@@ -169,9 +183,51 @@ impl Serving<'_> {
     }
 }
 
-/// Whether a stored part holds what this request asks for of it.
+impl Opening {
+    /// Begins the response. `None`: it has no body. Else what is sent, and how long that is.
+    pub(super) async fn write(
+        self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        told: Told,
+    ) -> Result<Option<(Send, Option<u64>)>> {
+        let Self { status, mut fields, send } = self;
+        let length = write_length(session, status, &mut fields, &send);
+        if let Some(connection) = &ctx.connection
+            && let Some(date) = fields.get(DATE)
+            && session.req_header().version != Version::HTTP_2
+        {
+            connection.keep_date(date);
+        }
+        let mut parts = Response::new(()).into_parts().0;
+        (parts.status, parts.headers) = (status, fields);
+        let mut head = ResponseHeader::from(parts);
+        ctx.told = Some(told);
+        respond::finish_head(session, &mut head, ctx)?;
+        let is_bodiless = session.req_header().method == Method::HEAD || length == Some(0);
+        session.write_response_header(Box::new(head), is_bodiless).await?;
+        Ok((!is_bodiless).then_some((send, length)))
+    }
+}
+
+impl Send {
+    /// The ranges of a body of so many bytes, each with what goes before it, and what goes behind the last.
+    pub(super) fn ranges(&self, total: u64) -> (Vec<(Bytes, Range<u64>)>, Bytes) {
+        match self {
+            Self::Nothing => Default::default(),
+            Self::Bytes(from, to, _) => (vec![(Bytes::new(), *from..to.unwrap_or(total))], Bytes::new()),
+            Self::Parts(parts, end) => (parts.clone(), end.clone()),
+        }
+    }
+}
+
+/// Whether what is stored under one id holds what this request asks for of it.
 pub(super) fn holds(object: &Object, head: &pingora::http::RequestHeader) -> bool {
-    let Kind::Part(start, total) = object.record.kind() else { return true };
+    let (start, total) = match object.record.kind() {
+        Kind::Part(start, total) => (start, total),
+        Kind::Sliced(..) => return false,
+        Kind::Whole | Kind::Variants => return true,
+    };
     let (Some(total), Some(length)) = (total, object.len()) else { return false };
     let fields = object.record.headers();
     let stored =
@@ -246,9 +302,13 @@ fn write_length(session: &mut Session, status: StatusCode, fields: &mut HeaderMa
 
 async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option<u64>) -> Result<()> {
     let mut written = 0;
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         written += piece.len() as u64;
         let ends = length == Some(written);
+        if ends && next(session, &mut reader).await?.is_some() {
+            return Err(broken());
+        }
+        // The end is told once all is stored: who asks again as soon as it has the last byte finds it.
         session.write_response_body(Some(piece), ends).await?;
         if ends {
             return Ok(());
@@ -260,21 +320,27 @@ async fn write_all(session: &mut Session, mut reader: BodyReader, length: Option
     session.write_response_body(None, true).await
 }
 
-async fn write_part(session: &mut Session, mut reader: BodyReader, length: u64) -> Result<()> {
+pub(super) async fn write_part(session: &mut Session, mut reader: BodyReader, length: u64) -> Result<()> {
     let mut written = 0;
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         written += piece.len() as u64;
+        if written == length && next(session, &mut reader).await?.is_some() {
+            break;
+        }
         session.write_response_body(Some(piece), false).await?;
+        if written == length {
+            return Ok(());
+        }
     }
-    if written == length { Ok(()) } else { Err(broken()) }
+    Err(broken())
 }
 
-async fn next(reader: &mut BodyReader) -> Result<Option<Bytes>> {
-    reader.next().await.map_err(|_| broken())
+async fn next(session: &mut Session, reader: &mut BodyReader) -> Result<Option<Bytes>> {
+    unless_gone(session, reader.next()).await?.map_err(|_| broken())
 }
 
 /// What the client has got is not all: its connection, or its stream, must not end as if it were.
-fn broken() -> Box<Error> {
+pub(super) fn broken() -> Box<Error> {
     Error::explain(ErrorType::ConnectionClosed, "the response broke off").into_up()
 }
 
@@ -311,7 +377,7 @@ pub(super) async fn pass(
         return Ok(());
     }
     let mut reader = BodyReader::Fill(reader);
-    while let Some(piece) = next(&mut reader).await? {
+    while let Some(piece) = next(session, &mut reader).await? {
         session.write_response_body(Some(piece), false).await?;
     }
     if let Some(trailers) = fill.trailers().filter(|_| session.req_header().version == Version::HTTP_2) {

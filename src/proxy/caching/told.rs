@@ -54,6 +54,11 @@ impl Told {
         self
     }
 
+    /// Whether the origin was not asked.
+    pub(super) fn is_hit(&self) -> bool {
+        matches!(self.outcome, Outcome::Hit)
+    }
+
     /// The field of a response.
     pub fn value(&self) -> HeaderValue {
         Status { outcome: Some(self.outcome), ttl: self.ttl, key: None, detail: self.detail }.value(NAME)

@@ -195,14 +195,70 @@ fn a_disk_that_fails_is_no_error_for_anybody() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_used_is_told_at_the_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("file");
-    std::fs::write(&file, "").unwrap();
+fn a_disk_that_is_full_is_no_error_for_anybody() {
+    let (origin, dir) = (origin(), tempfile::tempdir().unwrap());
+    let gateway = Gateway::with_small_files(&[&origin], 16, &document(dir.path()));
+    for round in 0..2 {
+        for number in 0..30 {
+            let path = format!("/{number}");
+            let response = gateway.get(&path);
+            assert!(response.status == 200 && response.body == body(&path), "{round} {path}: {}", response.status);
+        }
+    }
+    assert!(gateway.stderr().lines().count() < 10, "it is logged once: {}", gateway.stderr());
+    let small = (0..30).map(|number| format!("/{number}")).find(|path| body(path).len() < 1_000).unwrap();
+    assert!(is_hit(&gateway.get(&small)));
+    // What could be written is there after a stop, and nothing else.
+    stop(gateway);
+    let gateway = Gateway::before(&[&origin], &document(dir.path()));
+    for number in 0..30 {
+        let path = format!("/{number}");
+        assert!(gateway.get(&path).body == body(&path), "{path}");
+    }
+}
+
+#[test]
+fn memory_and_disk_keep_their_limits() {
+    let (origin, dir) = (origin(), tempfile::tempdir().unwrap());
+    let yaml = document(dir.path()).replace("size: 1GiB", "size: 16MiB");
+    let gateway = Gateway::before(&[&origin], &yaml);
+    let mut connection = gateway.connect();
+    for number in 0..300 {
+        let path = format!("/limit/{number}");
+        assert!(connection.request(&get(&path)).body == body(&path), "{path}");
+    }
+    for (tier, most) in [("memory", 1 << 20), ("disk", 16 << 20)] {
+        eventually(tier, || {
+            let taken = gateway.metrics().sum("edgeway_cache_bytes", &[("zone", "main"), ("tier", tier)]);
+            taken.is_some_and(|taken| taken > 0.0 && taken <= f64::from(most) * 1.05)
+        });
+    }
+    assert!(gateway.metrics().sum("edgeway_cache_evictions_total", &[("tier", "disk")]) > Some(0.0));
+    let on_disk = std::process::Command::new("du").arg("-sk").arg(dir.path()).output().unwrap();
+    let kib: u64 = String::from_utf8(on_disk.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    assert!(kib < (16 << 10) * 11 / 10, "{kib} KiB lie there");
+}
+
+#[test]
+fn what_is_stored_outlives_a_reload() {
+    let (origin, dir) = (origin(), tempfile::tempdir().unwrap());
+    let yaml = document(dir.path());
+    let gateway = Gateway::before(&[&origin], &yaml);
+    gateway.get("/0");
+    gateway.reload(&(yaml + "log: { level: warn }\n"));
+    assert!(is_hit(&gateway.get("/0")));
+    assert_eq!(origin.requests(), 1);
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_a_fault_of_the_document() {
     let place = tempfile::tempdir().unwrap();
-    let text = document(&file.join("below")).replace("@o", "127.0.0.1:9");
+    std::fs::write(place.path().join("file"), "").unwrap();
+    let text = document(&place.path().join("file/below")).replace("@o", "127.0.0.1:9");
     std::fs::write(place.path().join("edgeway.yaml"), format!("admin: false\nlisteners: [\"127.0.0.1:0\"]\n{text}"))
         .unwrap();
-    let output = crate::harness::edgeway(place.path(), &["run", "edgeway.yaml"], &[]);
-    assert!(output.code != Some(0) && !output.all().contains("panicked"), "{output:?}");
+    for command in ["check", "run"] {
+        let output = crate::harness::edgeway(place.path(), &[command, "edgeway.yaml"], &[]);
+        assert!(output.code == Some(1) && output.all().contains("below` cannot be used"), "{output:?}");
+    }
 }

@@ -215,3 +215,22 @@ fn cache_status_says_what_happened() {
     silent.numbered("/a", &[("Cache-Control", "max-age=60")]);
     assert_eq!((told(&silent.get("/a")), silent.get("/a").header("age").is_some()), (String::new(), true));
 }
+
+#[test]
+fn what_happened_is_counted_by_route_and_zone() {
+    let stage = Stage::with(
+        "sites: [{ routes: [{ name: shop, match: \"/*\", cache: { bypass: [{ query: { no: \"1\" } }] }, proxy: \"@origin\" }] }]\n",
+    );
+    stage.numbered("/", &[("Cache-Control", "max-age=60")]);
+    for path in ["/", "/", "/", "/?no=1"] {
+        stage.get(path);
+    }
+    for (result, count) in [("miss", 1.0), ("hit", 2.0), ("bypass", 1.0)] {
+        let labels = [("route", "shop"), ("result", result)];
+        stage.gateway.expect_metric("edgeway_cache_responses_total", &labels, count);
+        let labels = [("zone", "default"), ("result", result)];
+        stage.gateway.expect_metric("edgeway_cache_zone_responses_total", &labels, count);
+    }
+    stage.gateway.expect_metric("edgeway_cache_fills_total", &[("result", "stored")], 1.0);
+    stage.gateway.expect_metric("edgeway_cache_objects", &[("zone", "default"), ("tier", "memory")], 1.0);
+}

@@ -137,6 +137,32 @@ fn a_part_is_stored_and_used_for_ranges_inside_it() {
 }
 
 #[test]
+fn the_begin_of_a_response_is_completed_by_the_rest_of_it() {
+    let whole = letters(300_000);
+    for (changed, asked) in [(false, 2), (true, 3)] {
+        let stage = Stage::new("true");
+        let body = whole.clone();
+        stage.script("/", move |seen, _| {
+            let resumes = seen.headers.get("if-range").is_some();
+            match heeding(seen, &body) {
+                // The origin has another one by now, and does not heed the condition.
+                _ if resumes && changed => Answer::new(206, &body[100_000..])
+                    .fields(&[("Content-Range", "bytes 100000-299999/300000"), ("ETag", "\"b\"")]),
+                answer => answer,
+            }
+        });
+        stage.request(&ask("/", &[("Range", "bytes=0-99999")]));
+        let response = stage.get("/");
+        assert!(response.status == 200 && response.body == whole, "{}", told(&response));
+        assert_eq!(stage.asked("/"), asked);
+        let seen = stage.origin.seen();
+        assert_eq!(seen[1].headers.get("range"), Some("bytes=100000-"));
+        assert_eq!(seen[1].headers.get("if-range"), Some("\"a\""));
+        assert!(is_hit(&stage.get("/")) && stage.get("/").body == whole);
+    }
+}
+
+#[test]
 fn parts_of_two_representations_are_never_mixed() {
     let stage = Stage::new("true");
     let (old, new) = (vec![b'o'; 100], vec![b'n'; 100]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -195,6 +196,18 @@ impl Gateway {
     #[track_caller]
     pub(crate) fn with_files(origins: &[&Origin], files: &[(&str, &str)], yaml: &str) -> Self {
         Self::launch(&Launch { origins, files, ..Launch::default() }, yaml)
+    }
+
+    /// Starts a gateway that no file may grow in beyond so many KiB: to it, the disk is full.
+    #[track_caller]
+    pub(crate) fn with_small_files(origins: &[&Origin], kib: usize, yaml: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("edgeway");
+        // `ulimit -f` counts 512 bytes; without the trap the signal would end it.
+        let script = format!("#!/bin/sh\ntrap '' XFSZ\nulimit -f {}\nexec '{BINARY}' \"$@\"\n", kib * 2);
+        fs::write(&program, script).expect("a script");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it can be run");
+        Self::launch(&Launch { program: &program, origins, ..Launch::default() }, yaml)
     }
 
     /// Starts a gateway in this environment.
