@@ -170,8 +170,8 @@ struct Stored {
 
 impl Stored {
     fn in_memory(object: &Object) -> Self {
-        let Object { id, record, body, .. } = object;
-        Self { id: *id, record: record.clone(), tier: "memory", size: body.len(), bytes: object.weight() }
+        let Object { id, record, .. } = object;
+        Self { id: *id, record: record.clone(), tier: "memory", size: object.len(), bytes: object.weight() }
     }
 
     fn on_disk(Listed { id, record, bytes }: Listed) -> Self {
@@ -226,24 +226,23 @@ fn begins_with(url: &str, prefix: &str) -> bool {
 
 fn row(zone: &Zone, stored: &Stored, now: SystemTime) -> Value {
     let Stored { id, record, tier, size, bytes } = stored;
-    let age = record.terms.age(now).as_secs();
+    let age = record.terms().age(now).as_secs();
     json!({
         "id": id.to_string(),
         "url": record.url(),
         "status": record.status,
-        "kind": kind(record.kind),
+        "kind": kind(record.kind()),
         "state": state(zone, record, age),
         "age": age,
-        "ttl": i64::from(record.terms.lifetime) - age.cast_signed(),
+        "ttl": i64::from(record.terms().lifetime) - age.cast_signed(),
         "size": size,
         "bytes": bytes,
         "tier": tier,
-        "hits": Value::Null,
     })
 }
 
 fn all_of(zone: &Zone, stored: &Stored) -> Value {
-    let Record { terms, kind, asked, .. } = &stored.record;
+    let (terms, asked) = (stored.record.terms(), stored.record.asked);
     let fields: Vec<_> = stored
         .record
         .fields()
@@ -261,7 +260,7 @@ fn all_of(zone: &Zone, stored: &Stored) -> Value {
     all["stale_if_error"] = terms.stale_if_error.into();
     all["never_stale"] = (terms.never_stale || terms.stale_as_said).into();
     all["always_ask"] = terms.always_ask.into();
-    match kind {
+    match stored.record.kind() {
         Kind::Part(start, total) => all["part"] = json!({ "start": start, "total": total }),
         Kind::Sliced(size, total) => all["slices"] = json!({ "size": size, "total": total }),
         Kind::Whole | Kind::Variants => {}
@@ -284,7 +283,7 @@ fn state(zone: &Zone, record: &Record, age: u64) -> &'static str {
     match zone.purges().judge(record) {
         Verdict::Gone => "purged",
         Verdict::Stale => "softly purged",
-        Verdict::Valid if age < record.terms.lifetime.into() => "fresh",
+        Verdict::Valid if age < record.terms().lifetime.into() => "fresh",
         Verdict::Valid => "stale",
     }
 }

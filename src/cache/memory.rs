@@ -2,21 +2,21 @@
 //!
 //! Who goes when there is no more room is decided by S3-FIFO (Yang and others, SOSP 2023): what is new waits in a short queue
 //! and goes from there unless it was used again, so a scan, where each object is used once, does not drive out what is used
-//! often. Ours differs from the crates in two ways that matter here: the table points at the object itself, which saves a
-//! cache miss for each look-up; and all shards share one budget, so that an object may be larger than a shard, and never, not
-//! even for a moment, do all together take more than they may.
+//! often. Ours differs from the crates in two ways that matter here: a look-up touches two cache lines, one of the [`Table`] and
+//! the object's own, which also says how often that was used; and all shards share one budget, so that an object may be larger
+//! than a shard, and never, not even for a moment, do all together take more than they may.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use hashbrown::HashTable;
-
+use super::table::Table;
 use super::{Id, Object, Tick};
 
-/// One shard for so many bytes, but never more than [`MOST_SHARDS`].
+/// One shard for so many bytes, but never more than [`MOST_SHARDS`]. The more there are, the shorter is one locked while its
+/// table grows.
 const SHARD_BYTES: u64 = 4 << 20;
-const MOST_SHARDS: u64 = 64;
+const MOST_SHARDS: u64 = 256;
 
 /// An object takes at most this part of all.
 const LARGEST_PART: u64 = 8;
@@ -48,7 +48,7 @@ struct Shard {
 
 #[derive(Debug, Default)]
 struct Objects {
-    table: HashTable<Slot>,
+    table: Table<Arc<Object>>,
     /// What is new.
     small: Queue,
     /// What was used while it was new, or soon after it went.
@@ -58,14 +58,30 @@ struct Objects {
     ticket: u16,
 }
 
-#[derive(Debug)]
-struct Slot {
-    object: Arc<Object>,
-    hash: u32,
+/// What is noted in an object of its place here. It changes only under the lock of the shard, but for the uses: of two
+/// readers at once, one may not be counted.
+#[derive(Clone, Copy, Debug)]
+struct Place {
     /// Tells it from what stood in the queue under the same hash before.
     ticket: u16,
-    uses: AtomicU8,
     is_main: bool,
+    uses: u8,
+}
+
+impl Place {
+    fn of(object: &Object) -> Self {
+        let [uses, is_main, low, high] = object.place.load(Relaxed).to_le_bytes();
+        Self { ticket: u16::from_le_bytes([low, high]), is_main: is_main > 0, uses }
+    }
+
+    fn note(self, object: &Object) {
+        let [low, high] = self.ticket.to_le_bytes();
+        object.place.store(u32::from_le_bytes([self.uses, u8::from(self.is_main), low, high]), Relaxed);
+    }
+
+    fn is(self, ticket: u16, is_main: bool) -> bool {
+        (self.ticket, self.is_main) == (ticket, is_main)
+    }
 }
 
 /// Who came when. What was removed from the table stays in line until its turn, or until a queue of many such is tidied.
@@ -94,12 +110,12 @@ impl Memory {
     pub fn get(&self, id: &Id) -> Option<Arc<Object>> {
         let (shard, hash) = self.place(id);
         let objects = self.shards[shard].read();
-        let slot = objects.table.find(spread(hash), |slot| slot.is(hash, id))?;
-        let uses = slot.uses.load(Relaxed);
-        if uses < MOST_USES {
-            slot.uses.store(uses + 1, Relaxed);
+        let object = objects.table.find(hash, |object| object.id == *id)?;
+        let place = Place::of(object);
+        if place.uses < MOST_USES {
+            Place { uses: place.uses + 1, ..place }.note(object);
         }
-        Some(slot.object.clone())
+        Some(object.clone())
     }
 
     /// Stores an object in place of the one with its id; what is too large, or finds no room, is not stored. An object must
@@ -135,7 +151,7 @@ impl Memory {
         let (at, hash) = self.place(id);
         let shard = &self.shards[at];
         let mut objects = shard.write();
-        let taken = objects.take(hash, |slot| slot.is(hash, id) && is_meant(&slot.object));
+        let taken = objects.take(hash, |object| object.id == *id && is_meant(object));
         self.forget(shard, taken.as_deref());
         drop(objects);
         taken
@@ -153,7 +169,7 @@ impl Memory {
     /// Shows each object once, in no order. What comes or goes meanwhile may be left out.
     pub fn for_each(&self, mut show: impl FnMut(&Arc<Object>)) {
         for shard in &self.shards {
-            let objects: Vec<_> = shard.read().table.iter().map(|slot| slot.object.clone()).collect();
+            let objects: Vec<_> = shard.read().table.iter().cloned().collect();
             objects.iter().for_each(&mut show);
         }
     }
@@ -190,8 +206,7 @@ impl Memory {
 
     /// The shard of an id, and its hash there.
     fn place(&self, id: &Id) -> (usize, u32) {
-        let bits = id.bits();
-        ((bits >> 32) as usize & (self.shards.len() - 1), bits as u32)
+        ((id.bits() >> 32) as usize & (self.shards.len() - 1), hash(id))
     }
 
     /// Makes room for so many bytes and takes them from the budget; false: there is no room.
@@ -246,30 +261,30 @@ impl Shard {
     }
 }
 
-impl Slot {
-    fn is(&self, hash: u32, id: &Id) -> bool {
-        self.hash == hash && self.object.id == *id
-    }
+/// The hash of an id within its shard.
+fn hash(id: &Id) -> u32 {
+    id.bits() as u32
 }
 
-/// The hash as the table wants it, with as good as random bits at both ends.
-fn spread(hash: u32) -> u64 {
-    u64::from(hash) | u64::from(hash) << 32
+fn hash_of(object: &Arc<Object>) -> u32 {
+    hash(&object.id)
 }
 
 impl Objects {
     /// Puts an object into the queue where it belongs, or into the place of the one with its id, which is returned.
     fn put(&mut self, object: Arc<Object>, hash: u32, weight: u64) -> Option<Arc<Object>> {
-        if let Some(slot) = self.table.find_mut(spread(hash), |slot| slot.is(hash, &object.id)) {
-            let old = std::mem::replace(&mut slot.object, object);
-            let queue = if slot.is_main { &mut self.main } else { &mut self.small };
+        if let Some(slot) = self.table.find_mut(hash, |known| known.id == object.id) {
+            let place = Place::of(slot);
+            place.note(&object);
+            let old = std::mem::replace(slot, object);
+            let queue = self.queue(place.is_main);
             queue.bytes = queue.bytes + weight - old.weight();
             return Some(old);
         }
         let is_main = self.ghosts.take(hash);
         let ticket = self.next_ticket();
-        let slot = Slot { object, hash, ticket, uses: AtomicU8::new(0), is_main };
-        self.table.insert_unique(spread(hash), slot, |slot| spread(slot.hash));
+        Place { ticket, is_main, uses: 0 }.note(&object);
+        self.table.insert(hash, object, hash_of);
         self.queue(is_main).push((hash, ticket), weight);
         if self.small.line.len() + self.main.line.len() > 2 * self.table.len() + 64 {
             self.tidy();
@@ -287,10 +302,10 @@ impl Objects {
     }
 
     /// Takes an object out of the table; its place in line is passed over when it is its turn.
-    fn take(&mut self, hash: u32, is_meant: impl FnMut(&Slot) -> bool) -> Option<Arc<Object>> {
-        let (slot, _) = self.table.find_entry(spread(hash), is_meant).ok()?.remove();
-        self.queue(slot.is_main).forget(slot.object.weight());
-        Some(slot.object)
+    fn take(&mut self, hash: u32, is_meant: impl FnMut(&Arc<Object>) -> bool) -> Option<Arc<Object>> {
+        let object = self.table.remove(hash, is_meant)?;
+        self.queue(Place::of(&object).is_main).forget(object.weight());
+        Some(object)
     }
 
     /// Takes out the one that is to go next.
@@ -300,18 +315,17 @@ impl Objects {
             let share = (self.small.bytes + self.main.bytes) / SMALL_PART;
             let from_main = self.small.living == 0 || self.small.bytes <= share && self.main.living > 0;
             let (hash, ticket) = self.queue(from_main).line.pop_front()?;
-            let is_it = |slot: &Slot| slot.hash == hash && slot.ticket == ticket && slot.is_main == from_main;
-            let Some(slot) = self.table.find_mut(spread(hash), is_it) else { continue };
-            let uses = *slot.uses.get_mut();
+            let is_it = |object: &Arc<Object>| hash_of(object) == hash && Place::of(object).is(ticket, from_main);
+            let Some(object) = self.table.find(hash, is_it) else { continue };
+            let uses = Place::of(object).uses;
             if uses == 0 {
                 if !from_main {
                     self.ghosts.put(hash, self.table.len());
                 }
                 return self.take(hash, is_it);
             }
-            *slot.uses.get_mut() = if from_main { uses - 1 } else { 0 };
-            slot.is_main = true;
-            let weight = slot.object.weight();
+            Place { ticket, is_main: true, uses: if from_main { uses - 1 } else { 0 } }.note(object);
+            let weight = object.weight();
             self.queue(from_main).forget(weight);
             self.main.push((hash, ticket), weight);
         }
@@ -322,12 +336,12 @@ impl Objects {
         let Self { table, small, main, .. } = self;
         for (is_main, queue) in [(false, small), (true, main)] {
             queue.line.retain(|(hash, ticket)| {
-                let is_it = |slot: &Slot| slot.hash == *hash && slot.ticket == *ticket && slot.is_main == is_main;
-                table.find(spread(*hash), is_it).is_some()
+                let is_it = |object: &Arc<Object>| hash_of(object) == *hash && Place::of(object).is(*ticket, is_main);
+                table.find(*hash, is_it).is_some()
             });
             queue.line.shrink_to(2 * queue.line.len());
         }
-        table.shrink_to(2 * table.len(), |slot| spread(slot.hash));
+        table.shrink(hash_of);
     }
 }
 
@@ -424,7 +438,9 @@ mod tests {
     #[test]
     fn what_is_too_large_is_not_stored_and_takes_the_older_one_along() {
         let memory = Memory::new(1 << 20);
-        let most = usize::try_from(memory.max_object() - object(1, 0).weight()).unwrap();
+        let fits = |size: usize| object(1, size).weight() <= memory.max_object();
+        let most =
+            (0..20).rev().map(|bit| 1 << bit).fold(0, |most, more| if fits(most + more) { most + more } else { most });
         memory.insert(object(1, most));
         assert!(memory.get(&id(1)).is_some());
         memory.insert(object(1, most + 1));
@@ -451,6 +467,7 @@ mod tests {
                                 match random.u8(..10) {
                                     0 => drop(memory.remove(&id(name))),
                                     1..4 => drop(memory.get(&id(name))),
+                                    4 if seed == 0 => memory.resize(random.u64(limit * 2 / 3..=limit)),
                                     _ => {
                                         let size = if random.u8(..20) == 0 { largest } else { 30_000 };
                                         memory.insert(object(name, random.usize(..size)));
@@ -466,6 +483,7 @@ mod tests {
                 }
             });
             assert!(!over.into_inner(), "{limit}");
+            memory.resize(limit);
             check(&memory);
             assert!(memory.bytes() > limit / 2, "{} of {limit}", memory.bytes());
             memory.resize(limit / 3);
@@ -511,7 +529,7 @@ mod tests {
         let memory = Memory::new(32 << 20);
         let count = (32 << 20) / object(0, 10_000).weight();
         (0..count).for_each(|name| memory.insert(object(name, 10_000)));
-        memory.insert(object(1_000_000, (memory.max_object() - 1_000) as usize));
+        memory.insert(object(1_000_000, (memory.max_object() - 10_000) as usize));
         assert!(memory.get(&id(1_000_000)).is_some());
         let fewest = memory.shards.iter().map(|shard| shard.read().table.len()).min().unwrap();
         assert!(fewest as u64 > count / memory.shards.len() as u64 / 2, "{fewest} of {count} in one shard");

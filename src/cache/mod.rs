@@ -20,6 +20,7 @@ pub mod record;
 pub mod rules;
 pub mod sliced;
 pub mod storing;
+mod table;
 pub mod tags;
 pub mod tick;
 pub mod zone;

@@ -1,8 +1,10 @@
 //! `Record`: what is stored of a response beside its body, small enough for a million of them.
 //!
-//! In memory it is a few numbers and one text; on disk the same bytes lie one after the other. The format is a part of what
-//! lies on disk: a change raises [`FORMAT`], and what has another one is forgotten.
+//! In memory it is a few numbers and one text, in which also lie the numbers that few responses have, and behind which a
+//! small body may lie, so that both take one allocation. On disk the same bytes lie one after the other. The format is a part
+//! of what lies on disk: a change raises [`FORMAT`], and what has another one is forgotten.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -12,25 +14,68 @@ use super::rules::directives::{Directives, Scope};
 use super::tick::Tick;
 
 /// The number of the format.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// The most bytes that the fields of a response may have together.
 pub const MAX_FIELDS: usize = 256 << 10;
 
 /// What is stored of a response beside its body.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Record {
     /// When its request, or the one that confirmed it, went out. It tells two records of one id apart, and a purge of a
     /// later moment makes it void.
     pub asked: Tick,
-    /// Its times and what it says of its use.
-    pub terms: Terms,
+    /// In milliseconds since 1970.
+    received: u64,
+    /// In milliseconds.
+    initial_age: u32,
+    /// In seconds.
+    lifetime: u32,
+    /// Where the text ends, and the body begins that lies behind it, if one does.
+    end: u32,
     /// The status.
     pub status: u16,
-    /// What it is.
-    pub kind: Kind,
-    /// The URL, the tags and the fields, one after the other.
+    form: Form,
+    flags: Flags,
+    /// The numbers that only some have, the URL, the tags and the fields, one after the other.
     text: Bytes,
+}
+
+/// [`Kind`] without its numbers, as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Form {
+    Whole,
+    Part,
+    Variants,
+    Sliced,
+}
+
+/// What a response says in a bit each. The last two: there is a number for it in the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Flags(u8);
+
+impl Flags {
+    const NEVER_STALE: u8 = 1;
+    const ALWAYS_ASK: u8 = 2;
+    const STALE_AS_SAID: u8 = 4;
+    const WHILE_REVALIDATE: u8 = 8;
+    const IF_ERROR: u8 = 16;
+
+    fn of(terms: &Terms) -> Self {
+        let bit = |is_set: bool, bit: u8| u8::from(is_set) * bit;
+        Self(
+            bit(terms.never_stale, Self::NEVER_STALE)
+                | bit(terms.always_ask, Self::ALWAYS_ASK)
+                | bit(terms.stale_as_said, Self::STALE_AS_SAID)
+                | bit(terms.stale_while_revalidate.is_some(), Self::WHILE_REVALIDATE)
+                | bit(terms.stale_if_error.is_some(), Self::IF_ERROR),
+        )
+    }
+
+    const fn has(self, bit: u8) -> bool {
+        self.0 & bit > 0
+    }
 }
 
 /// What a record stands for.
@@ -136,7 +181,23 @@ impl Record {
         if size > MAX_FIELDS || url.len() > MAX_FIELDS || tags.len() > usize::from(u16::MAX) {
             return Err(TooLarge);
         }
-        let mut text = Vec::with_capacity(size + url.len() + tags.len() * 8 + 6);
+        let mut text = Vec::with_capacity(MOST_NUMBERS + size + url.len() + tags.len() * 8 + 6);
+        let form = match kind {
+            Kind::Whole => Form::Whole,
+            Kind::Part(start, total) => {
+                text.put_u64_le(start);
+                text.put_u64_le(total.unwrap_or(u64::MAX));
+                Form::Part
+            }
+            Kind::Variants => Form::Variants,
+            Kind::Sliced(size, total) => {
+                text.put_u64_le(size);
+                text.put_u64_le(total);
+                Form::Sliced
+            }
+        };
+        let seconds = [terms.stale_while_revalidate, terms.stale_if_error];
+        seconds.into_iter().flatten().for_each(|seconds| text.put_u32_le(seconds));
         text.put_u32_le(url.len() as u32);
         text.put_slice(url.as_bytes());
         text.put_u16_le(tags.len() as u16);
@@ -146,8 +207,79 @@ impl Record {
             text.put_u16_le(u16::try_from(value.len()).map_err(|_| TooLarge)?);
             text.put_slice(value.as_bytes());
         }
-        // An allocator may leave a text that became shorter in its larger place.
-        Ok(Self { asked, terms, status, kind, text: Bytes::copy_from_slice(&text) })
+        // The text of a high age says the same as one that arrived earlier with a lower one.
+        let initial_age = u32::try_from(terms.initial_age).unwrap_or(u32::MAX);
+        Ok(Self {
+            asked,
+            received: terms.received.saturating_sub(terms.initial_age - u64::from(initial_age)),
+            initial_age,
+            lifetime: terms.lifetime,
+            end: u32::try_from(text.len()).map_err(|_| TooLarge)?,
+            status,
+            form,
+            flags: Flags::of(&terms),
+            // An allocator may leave a text that became shorter in its larger place.
+            text: Bytes::copy_from_slice(&text),
+        })
+    }
+
+    /// Its times and what it says of its use.
+    pub fn terms(&self) -> Terms {
+        let mut numbers = &self.text()[self.form.numbers()..];
+        let mut seconds = |bit| self.flags.has(bit).then(|| numbers.get_u32_le());
+        Terms {
+            received: self.received,
+            initial_age: self.initial_age.into(),
+            lifetime: self.lifetime,
+            stale_while_revalidate: seconds(Flags::WHILE_REVALIDATE),
+            stale_if_error: seconds(Flags::IF_ERROR),
+            never_stale: self.flags.has(Flags::NEVER_STALE),
+            stale_as_said: self.flags.has(Flags::STALE_AS_SAID),
+            always_ask: self.flags.has(Flags::ALWAYS_ASK),
+        }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self.form {
+            Form::Whole => Kind::Whole,
+            Form::Part => {
+                let mut numbers = self.text();
+                let (start, total) = (numbers.get_u64_le(), numbers.get_u64_le());
+                Kind::Part(start, Some(total).filter(|total| *total != u64::MAX))
+            }
+            Form::Variants => Kind::Variants,
+            Form::Sliced => {
+                let mut numbers = self.text();
+                Kind::Sliced(numbers.get_u64_le(), numbers.get_u64_le())
+            }
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.text[..self.end as usize]
+    }
+
+    /// How many bytes of the text are numbers.
+    fn numbers(&self) -> usize {
+        let seconds = [Flags::WHILE_REVALIDATE, Flags::IF_ERROR];
+        self.form.numbers() + 4 * seconds.into_iter().filter(|bit| self.flags.has(*bit)).count()
+    }
+
+    /// The same record with a body behind its text, in one allocation.
+    pub(super) fn with_body(&self, body: &[u8]) -> Self {
+        let joined = [self.text(), body].concat();
+        Self { text: joined.into(), ..*self }
+    }
+
+    /// The body that lies behind the text.
+    pub(super) fn body(&self) -> Bytes {
+        self.text.slice(self.end as usize..)
+    }
+
+    /// How long that is.
+    pub(super) fn body_len(&self) -> usize {
+        self.text.len() - self.end as usize
     }
 
     /// The URL in full.
@@ -161,24 +293,25 @@ impl Record {
     }
 
     fn split(&self) -> (&str, &[u8], usize) {
-        let mut rest = &self.text[..];
+        let numbers = self.numbers();
+        let mut rest = &self.text()[numbers..];
         let length = rest.get_u32_le() as usize;
         let (url, mut rest) = rest.split_at(length);
         let tags = usize::from(rest.get_u16_le()) * 8;
-        (std::str::from_utf8(url).unwrap_or_default(), &rest[..tags], 4 + length + 2 + tags)
+        (std::str::from_utf8(url).unwrap_or_default(), &rest[..tags], numbers + 4 + length + 2 + tags)
     }
 
     /// Each field, with its value as a piece of the record, which costs no copy.
     pub fn fields(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
         let mut at = self.split().2;
         std::iter::from_fn(move || {
-            let mut rest = self.text.get(at..).filter(|rest| !rest.is_empty())?;
+            let mut rest = self.text().get(at..).filter(|rest| !rest.is_empty())?;
             let before = rest.len();
             let name = read_name(&mut rest)?;
             let length = usize::from(rest.try_get_u16_le().ok()?);
             let begin = at + (before - rest.len());
             at = begin + length;
-            let value = (at <= self.text.len()).then(|| self.text.slice(begin..at))?;
+            let value = (at <= self.text().len()).then(|| self.text.slice(begin..at))?;
             Some((name, HeaderValue::from_maybe_shared(value).ok()?))
         })
     }
@@ -188,36 +321,26 @@ impl Record {
         self.fields().collect()
     }
 
-    /// How many bytes its text has: what it weighs in memory beside its own size.
+    /// How many bytes its text has.
     pub fn weight(&self) -> usize {
-        self.text.len()
+        self.end as usize
     }
 
     /// Appends the record as bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let Terms { received, initial_age, lifetime, stale_while_revalidate, stale_if_error, .. } = self.terms;
-        let (kind, start, total) = match self.kind {
-            Kind::Whole => (0, 0, None),
-            Kind::Part(start, total) => (1, start, total),
-            Kind::Variants => (2, 0, None),
-            Kind::Sliced(size, total) => (3, size, Some(total)),
-        };
-        out.put_u8(kind);
-        let flags = [self.terms.never_stale, self.terms.always_ask, self.terms.stale_as_said];
-        out.put_u8(flags.iter().rev().fold(0, |bits, flag| bits << 1 | u8::from(*flag)));
+        out.put_u8(self.form as u8);
+        out.put_u8(self.flags.0);
         out.put_u16_le(self.status);
-        out.put_u32_le(lifetime);
-        out.put_u32_le(stale_while_revalidate.map_or(u32::MAX, |seconds| seconds.min(u32::MAX - 1)));
-        out.put_u32_le(stale_if_error.map_or(u32::MAX, |seconds| seconds.min(u32::MAX - 1)));
-        for number in [self.asked.0, received, initial_age, start, total.unwrap_or(u64::MAX)] {
-            out.put_u64_le(number);
-        }
-        out.put_slice(&self.text);
+        out.put_u32_le(self.initial_age);
+        out.put_u32_le(self.lifetime);
+        out.put_u64_le(self.asked.0);
+        out.put_u64_le(self.received);
+        out.put_slice(self.text());
     }
 
     /// How many bytes `encode` appends.
     pub fn encoded_len(&self) -> usize {
-        FIXED + self.text.len()
+        FIXED + self.weight()
     }
 
     /// Reads what `encode` wrote; `None`: it is no record. The bytes are kept.
@@ -225,37 +348,25 @@ impl Record {
         if bytes.len() < FIXED {
             return None;
         }
-        let kind = bytes.get_u8();
-        let flags = bytes.get_u8();
-        let status = bytes.get_u16_le();
-        let lifetime = bytes.get_u32_le();
-        let mut seconds = || Some(bytes.get_u32_le()).filter(|seconds| *seconds != u32::MAX);
-        let (stale_while_revalidate, stale_if_error) = (seconds(), seconds());
-        let [asked, received, initial_age, start, total] = std::array::from_fn(|_| bytes.get_u64_le());
-        let kind = match kind {
-            0 => Kind::Whole,
-            1 => Kind::Part(start, Some(total).filter(|total| *total != u64::MAX)),
-            2 => Kind::Variants,
-            3 => Kind::Sliced(start, total),
+        let form = match bytes.get_u8() {
+            0 => Form::Whole,
+            1 => Form::Part,
+            2 => Form::Variants,
+            3 => Form::Sliced,
             _ => return None,
         };
-        let terms = Terms {
-            received,
-            initial_age,
-            lifetime,
-            stale_while_revalidate,
-            stale_if_error,
-            never_stale: flags & 1 > 0,
-            always_ask: flags & 2 > 0,
-            stale_as_said: flags & 4 > 0,
-        };
-        let record = Self { asked: Tick(asked), terms, status, kind, text: bytes };
+        let flags = Flags(bytes.get_u8());
+        let status = bytes.get_u16_le();
+        let (initial_age, lifetime) = (bytes.get_u32_le(), bytes.get_u32_le());
+        let (asked, received) = (Tick(bytes.get_u64_le()), bytes.get_u64_le());
+        let end = u32::try_from(bytes.len()).ok()?;
+        let record = Self { asked, received, initial_age, lifetime, end, status, form, flags, text: bytes };
         record.is_sound().then_some(record)
     }
 
     /// Whether the text holds what reading it expects. The checksum of a file says the same, unless we wrote it wrong.
     fn is_sound(&self) -> bool {
-        let mut rest = &self.text[..];
+        let Some(mut rest) = self.text().get(self.numbers()..) else { return false };
         let Ok(length) = rest.try_get_u32_le() else { return false };
         let Some((url, mut rest)) = rest.split_at_checked(length as usize) else { return false };
         let Ok(tags) = rest.try_get_u16_le() else { return false };
@@ -263,8 +374,26 @@ impl Record {
     }
 }
 
+impl Form {
+    /// How many bytes of numbers its text begins with.
+    const fn numbers(self) -> usize {
+        if let Self::Part | Self::Sliced = self { 16 } else { 0 }
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = f.debug_struct("Record");
+        told.field("asked", &self.asked).field("terms", &self.terms()).field("status", &self.status);
+        told.field("kind", &self.kind()).field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
 /// What a record has on disk before its text.
-const FIXED: usize = 1 + 1 + 2 + 3 * 4 + 5 * 8;
+const FIXED: usize = 1 + 1 + 2 + 2 * 4 + 2 * 8;
+
+/// So many bytes of numbers may lie in a text.
+const MOST_NUMBERS: usize = 16 + 2 * 4;
 
 /// The names that are written as one byte: their position and 1. New ones come at the end.
 static NAMES: [HeaderName; 30] = [
@@ -356,6 +485,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_of_it_is_what_it_was_made_of() {
+        let most = Terms {
+            received: 1 << 50,
+            initial_age: 1 << 40,
+            lifetime: u32::MAX,
+            stale_while_revalidate: Some(u32::MAX),
+            stale_if_error: Some(0),
+            never_stale: true,
+            stale_as_said: true,
+            always_ask: true,
+        };
+        let one = Terms { received: 3, initial_age: u64::from(u32::MAX), stale_if_error: Some(4), ..Terms::default() };
+        for terms in [Terms::default(), one, most] {
+            for kind in [
+                Kind::Whole,
+                Kind::Part(0, None),
+                Kind::Part(1 << 40, Some(1 << 41)),
+                Kind::Variants,
+                Kind::Sliced(5, 1 << 40),
+            ] {
+                let record = Record::new(Tick(9), terms, (206, kind), "u", &[7], &HeaderMap::new()).unwrap();
+                let record = record.with_body(b"body");
+                let (told, now) = (record.terms(), UNIX_EPOCH + Duration::from_millis(1 << 51));
+                assert_eq!((record.kind(), record.url(), record.body()), (kind, "u", Bytes::from_static(b"body")));
+                assert_eq!((told.age(now), told.directives()), (terms.age(now), terms.directives()));
+                let is_high = terms.initial_age > u64::from(u32::MAX);
+                assert_eq!(told.received + u64::from(is_high) * ((1 << 40) - u64::from(u32::MAX)), terms.received);
+                let mut bytes = Vec::new();
+                record.encode(&mut bytes);
+                let read = Record::decode(bytes.into()).unwrap();
+                assert_eq!((read.terms(), read.kind(), read.body_len()), (told, kind, 0));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_record_is_refused_and_never_panics() {
         let mut bytes = Vec::new();
         record().encode(&mut bytes);
@@ -369,6 +534,7 @@ mod tests {
             changed[at] ^= 0xff;
             if let Some(changed) = Record::decode(changed.into()) {
                 let _ = (changed.url().len(), changed.tags().count(), changed.fields().count());
+                let _ = (changed.terms(), changed.kind());
             }
         }
     }

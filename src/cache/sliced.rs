@@ -63,7 +63,7 @@ pub struct Sliced {
 impl Sliced {
     /// What a mark tells; `None`: the object is something else.
     pub fn of(object: &Object) -> Option<Self> {
-        let Kind::Sliced(size, total) = object.record.kind else { return None };
+        let Kind::Sliced(size, total) = object.record.kind() else { return None };
         Some(Self { id: object.id, size, total, headers: object.record.headers(), asked: object.record.asked })
     }
 
@@ -80,7 +80,7 @@ impl Sliced {
     /// The mark under `id` of the representation that this part, one of its slices, is of: made where there is none, or one of
     /// another representation.
     pub async fn enter(zone: &Zone, id: Id, part: &Record, size: u64) -> Option<Self> {
-        let Kind::Part(_, Some(total)) = part.kind else { return None };
+        let Kind::Part(_, Some(total)) = part.kind() else { return None };
         let headers = part.headers();
         // Two slices that arrive at the same time shall have one mark.
         let _alone = zone.slicing.lock().await;

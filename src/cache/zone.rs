@@ -36,8 +36,7 @@ pub struct Zone {
     /// The tier in memory.
     pub memory: Memory,
     disk: OnceLock<Arc<Disk>>,
-    logged: OnceLock<Purges>,
-    unlogged: Purges,
+    purges: Purges,
     /// What is on its way.
     pub fills: Fills,
     /// What is not stored, by what was seen of it.
@@ -86,8 +85,7 @@ impl Zone {
             name: name.into(),
             memory: Memory::new(memory),
             disk: OnceLock::new(),
-            logged: OnceLock::new(),
-            unlogged: Purges::in_memory(),
+            purges: Purges::in_memory(),
             fills: Fills::default(),
             passes: Passes::default(),
             stats,
@@ -117,12 +115,11 @@ impl Zone {
     fn open(&self, path: std::path::PathBuf, size: u64, background: &Handle) {
         let log = path.join("purges.log");
         let config = disk::Config { path, size, inline: INLINE };
-        let opened = Disk::open(config).and_then(|disk| Ok((disk, Purges::open(&log)?)));
+        let opened = Disk::open(config).and_then(|disk| self.purges.attach(&log).map(|()| disk));
         match opened {
-            Ok((disk, purges)) => {
+            Ok(disk) => {
                 disk.start(background);
-                // Both are set here only, by one document after the other.
-                let _ = self.logged.set(purges);
+                // It is set here only, by one document after the other.
                 let _ = self.disk.set(disk);
             }
             Err(error) => {
@@ -171,8 +168,8 @@ impl Zone {
     }
 
     /// What operators made obsolete.
-    pub fn purges(&self) -> &Purges {
-        self.logged.get().unwrap_or(&self.unlogged)
+    pub const fn purges(&self) -> &Purges {
+        &self.purges
     }
 
     /// The largest body that can be stored, in bytes.
@@ -193,7 +190,7 @@ impl Zone {
     /// What is stored for a request with these fields under this id.
     pub async fn look_up(&self, id: Id, request: &HeaderMap) -> Looked {
         let Some(found) = self.find(id).await else { return Looked::Nothing(id) };
-        let Body::Variants(names) = &found.body else { return Looked::Found(found) };
+        let Some(names) = found.variants() else { return Looked::Found(found) };
         let variant = variant(id, &found.record, names, request);
         match self.find(variant).await {
             Some(found) => Looked::Found(found),
@@ -231,7 +228,7 @@ impl Zone {
             disk.remove(&id, Some(object.record.asked)).await;
             return None;
         }
-        if matches!(object.body, Body::Whole(_) | Body::Variants(_)) && object.weight() <= self.most_in_memory() {
+        if (object.is_whole() || object.variants().is_some()) && object.weight() <= self.most_in_memory() {
             self.memory.insert(Arc::clone(&object));
             if !disk.peek(&id) {
                 // It was removed while it was read.
@@ -245,15 +242,14 @@ impl Zone {
     /// Whether no purge has made it void. One that made it stale leaves its mark.
     pub fn is_valid(&self, object: &Object) -> bool {
         let sequence = self.purges().sequence();
-        if object.checked.load(Relaxed) == sequence {
+        if object.is_compared(sequence) {
             return true;
         }
-        match self.purges().judge(&object.record) {
-            Verdict::Gone => return false,
-            Verdict::Stale => object.softened.store(true, Relaxed),
-            Verdict::Valid => {}
+        let verdict = self.purges().judge(&object.record);
+        if verdict == Verdict::Gone {
+            return false;
         }
-        object.checked.store(sequence, Relaxed);
+        object.note_compared(sequence, verdict == Verdict::Stale);
         true
     }
 
@@ -285,8 +281,8 @@ impl Zone {
 
     /// Replaces the record of an object after its origin confirmed it.
     pub async fn renew(&self, old: &Object, record: Record) -> Arc<Object> {
-        let renewed = Arc::new(Object::new(old.id, record, old.body.clone()));
-        if let Body::Whole(_) = renewed.body {
+        let renewed = Arc::new(Object::new(old.id, record, old.body()));
+        if renewed.is_whole() {
             self.memory.insert(Arc::clone(&renewed));
         }
         if let Some(disk) = self.disk() {
@@ -320,8 +316,7 @@ impl Zone {
             return Some(id);
         }
         if let Some(found) = self.find(id).await
-            && let Body::Variants(known) = &found.body
-            && **known == *names
+            && found.variants() == Some(names)
         {
             return Some(variant(id, &found.record, names, request));
         }

@@ -122,7 +122,7 @@ fn ls(request: &Request, prefix: &str, limit: usize) -> Result<(), String> {
         }
     }
     tell(request, &Value::Array(rows), |rows| {
-        let head = ["ID", "STATUS", "STATE", "AGE", "TTL", "SIZE", "HITS", "TIER", "URL"].map(str::to_owned);
+        let head = ["ID", "STATUS", "STATE", "AGE", "TTL", "SIZE", "TIER", "URL"].map(str::to_owned);
         let row = |object: &Value| {
             [
                 text(&object["id"]).to_owned(),
@@ -131,7 +131,6 @@ fn ls(request: &Request, prefix: &str, limit: usize) -> Result<(), String> {
                 span(object["age"].as_f64().unwrap_or_default()),
                 span(object["ttl"].as_f64().unwrap_or_default()),
                 object["size"].as_u64().map_or_else(|| "-".to_owned(), size),
-                object["hits"].as_u64().map_or_else(|| "-".to_owned(), |hits| hits.to_string()),
                 text(&object["tier"]).to_owned(),
                 shown(text(&object["url"])),
             ]

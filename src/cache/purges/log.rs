@@ -103,6 +103,11 @@ impl Log {
         Ok(bytes[..whole].split(|byte| *byte == b'\n').filter_map(purge).collect())
     }
 
+    /// Says that there are purges that it lacks.
+    pub(super) const fn lack(&mut self) {
+        self.lacks = true;
+    }
+
     /// Whether it has become long, or lacks a purge.
     pub(super) fn wants_rewrite(&self) -> bool {
         self.lacks || self.read > SMALL.max(4 * self.rewritten)

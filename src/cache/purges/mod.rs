@@ -28,7 +28,7 @@ pub struct Purges {
     /// The moment of the newest one.
     newest: AtomicU64,
     marks: RwLock<Marks>,
-    log: Option<Mutex<Log>>,
+    log: Mutex<Option<Log>>,
 }
 
 impl Purges {
@@ -39,9 +39,23 @@ impl Purges {
 
     /// Purges with a log, in which those of before are found; a log that is not there is made.
     pub fn open(log: &Path) -> io::Result<Self> {
-        let purges = Self { log: Some(Mutex::new(Log::open(log)?)), ..Self::default() };
-        purges.follow()?;
+        let purges = Self::default();
+        purges.attach(log)?;
         Ok(purges)
+    }
+
+    /// Takes in the purges of a log, which is made when it is not there, and from now on logs there; what was noted before is
+    /// logged too. After an error there is no log.
+    pub fn attach(&self, log: &Path) -> io::Result<()> {
+        let mut attached = self.lock();
+        let mut log = Log::open(log)?;
+        // Whoever notes one logs it under this lock, so that it finds a log, or was noted before and is found here.
+        if self.newest.load(Ordering::Acquire) > 0 {
+            log.lack();
+        }
+        self.follow(&mut log)?;
+        *attached = Some(log);
+        Ok(())
     }
 
     /// Notes a purge of this moment. It holds at once, also where an error tells that it could not be logged, and so would not
@@ -57,8 +71,8 @@ impl Purges {
         }
         let purge = Purge { what, soft, at: Tick::now() };
         self.take(std::iter::once(&purge));
-        if let Some(log) = &self.log {
-            lock(log).append(&purge)?;
+        if let Some(log) = &mut *self.lock() {
+            log.append(&purge)?;
         }
         Ok(purge)
     }
@@ -81,12 +95,10 @@ impl Purges {
     /// has become long is written anew. It waits for the disk: not for the path of a request.
     pub fn reread(&self) {
         // What fails is tried again with the next call; that a purge could not be logged was told when it was noted.
-        let _ = self.follow();
+        let _ = self.lock().as_mut().map(|log| self.follow(log));
     }
 
-    fn follow(&self) -> io::Result<()> {
-        let Some(log) = &self.log else { return Ok(()) };
-        let mut log = lock(log);
+    fn follow(&self, log: &mut Log) -> io::Result<()> {
         let purges = log.follow()?;
         purges.iter().for_each(|purge| Tick::after(purge.at));
         self.take(purges.iter());
@@ -112,12 +124,12 @@ impl Purges {
         }
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<Log>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How a tag is written in records.
     pub fn tag_hash(text: &[u8]) -> u64 {
         what::tag_hash(text)
     }
-}
-
-fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
 }

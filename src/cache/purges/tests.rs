@@ -319,3 +319,21 @@ fn processes_that_purge_and_rewrite_at_once_lose_nothing() {
         assert_eq!(purges.judge(&record_at(about.asked, &format!("http://{name}"), &[])), Verdict::Gone, "{name}");
     }
 }
+
+#[test]
+fn what_was_noted_before_there_is_a_log_is_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, before) = (open(&folder), record("http://a/1", &[]));
+    first.add(What::Url("http://a/2".to_owned()), false).unwrap();
+    let purges = Purges::in_memory();
+    purges.add(What::Url("http://a/1".to_owned()), false).unwrap();
+    purges.attach(&folder.path().join("no folder/purges.log")).unwrap_err();
+    purges.add(What::Tag("a".to_owned()), true).unwrap();
+    purges.attach(&folder.path().join("purges.log")).unwrap();
+    for purges in [purges, open(&folder)] {
+        assert_eq!(purges.judge(&before), Verdict::Gone);
+        assert!(purges.lock().is_some());
+    }
+    first.reread();
+    assert_eq!(first.judge(&before), Verdict::Gone);
+}

@@ -64,7 +64,7 @@ impl Ask {
 
     /// What becomes of the request, with this stored.
     pub(super) fn reuse(&self, object: &Object) -> Reuse {
-        let terms = &object.record.terms;
+        let terms = object.record.terms();
         let age = terms.age(SystemTime::now());
         let lifetime = if object.is_softened() { terms.lifetime().min(age) } else { terms.lifetime() };
         reuse::decide(age, lifetime, &terms.directives(), &self.wishes, self.cached.caching.grace())
@@ -83,7 +83,7 @@ impl Ask {
 
     /// Whether what is stored is served while its origin cannot be reached (RFC 9111 4.2.4).
     pub(super) fn lives_through(&self, stale: &Object) -> bool {
-        let terms = &stale.record.terms;
+        let terms = stale.record.terms();
         let age = terms.age(SystemTime::now());
         let grace = self.cached.caching.grace();
         freshness::may_serve(age, terms.lifetime(), &terms.directives(), &self.wishes, Need::Disconnected, grace)
@@ -163,7 +163,7 @@ pub(super) fn detail(passing: Passing) -> Option<&'static str> {
 
 /// For how many seconds it is still fresh.
 pub(super) fn ttl(object: &Object) -> i64 {
-    let terms = &object.record.terms;
+    let terms = object.record.terms();
     let age = i64::try_from(terms.age(SystemTime::now()).as_secs()).unwrap_or(i64::MAX);
     let left = i64::from(terms.lifetime).saturating_sub(age);
     if object.is_softened() { left.min(0) } else { left }

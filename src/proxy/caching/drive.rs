@@ -123,9 +123,9 @@ impl Job {
         let object = match Sliced::of(&found) {
             Some(known) if known.size == slice.size => self.zone().find(known.slice(slice.index)).await?,
             Some(_) => return None,
-            None => Some(found).filter(|found| found.record.kind == Kind::Whole)?,
+            None => Some(found).filter(|found| found.record.kind() == Kind::Whole)?,
         };
-        let terms = &object.record.terms;
+        let terms = &object.record.terms();
         let is_fresh = !terms.always_ask && terms.age(SystemTime::now()) < terms.lifetime() && !object.is_softened();
         is_fresh.then_some(object)
     }
@@ -198,7 +198,7 @@ impl Job {
     /// Whether the stored response is served in place of this failure (RFC 5861 4).
     fn is_excused(&self, status: StatusCode) -> bool {
         let Some(stale) = self.stale.as_ref().filter(|_| freshness::is_error(status)) else { return false };
-        let terms = &stale.record.terms;
+        let terms = stale.record.terms();
         let age = terms.age(SystemTime::now());
         let need = Need::Failed(status);
         freshness::may_serve(age, terms.lifetime(), &terms.directives(), &self.wishes, need, self.caching().grace())
@@ -209,16 +209,16 @@ impl Job {
         let zone = self.zone();
         let (record, withheld) = record::of(head.status, head.headers.clone(), approved, self.fill.asked, &self.url)?;
         let mut place = zone.place(self.id, &self.url, &approved.vary, &self.request, self.fill.asked).await?;
-        if let (Some(slice), Kind::Part(..)) = (self.slice, record.kind) {
+        if let (Some(slice), Kind::Part(..)) = (self.slice, record.kind()) {
             place = Sliced::enter(zone, place, &record, slice.size).await?.slice(slice.index);
         }
         let length = expected(head);
         let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
         let most = self.caching().max_object;
         let storing = Storing::begin(zone, &self.fill, Arc::clone(&object), length, most).await?;
-        let is_fresh = object.record.terms.age(times.received) < object.record.terms.lifetime();
+        let is_fresh = object.record.terms().age(times.received) < object.record.terms().lifetime();
         // A part that is no slice is only for those who asked for it.
-        if self.shared && is_fresh && (object.record.kind == Kind::Whole || self.slice.is_some()) {
+        if self.shared && is_fresh && (object.record.kind() == Kind::Whole || self.slice.is_some()) {
             zone.fills.enter(place, &self.fill);
         }
         zone.passes.forget(&self.fill.id);
@@ -234,7 +234,7 @@ impl Job {
         length: Option<u64>,
     ) {
         let mut whole = None;
-        let mut begin = begin.and_then(|begin| begin.body.read(0, None));
+        let mut begin = begin.and_then(|begin| begin.read(0, None));
         while let Some(reader) = &mut begin {
             match reader.next().await {
                 Ok(Some(piece)) => drop(storing.push(piece).await),
@@ -284,7 +284,7 @@ impl Job {
         }
         let length = expected(&head);
         self.fill.tell(Outcome::Passed(Arc::new(head), passing));
-        let mut begin = begin.and_then(|begin| begin.body.read(0, None));
+        let mut begin = begin.and_then(|begin| begin.read(0, None));
         while let Some(reader) = &mut begin {
             match reader.next().await {
                 Ok(Some(piece)) => self.fill.push(piece),
@@ -369,11 +369,11 @@ impl Job {
                 let directives = self.caching().directives(&fields);
                 let terms =
                     Terms::new(times.received, freshness::initial_age(&fields, times), Default::default(), &directives);
-                let what = (stale.record.status, stale.record.kind);
+                let what = (stale.record.status, stale.record.kind());
                 fields.remove(AGE);
                 let record = Record::new(self.fill.asked, terms, what, &self.url, &[], &fields);
                 let Ok(record) = record else { return false };
-                Arc::new(Object::new(stale.id, record, stale.body.clone()))
+                Arc::new(Object::new(stale.id, record, stale.body()))
             }
         };
         zone.fills.leave(&self.fill.id, &self.fill);
@@ -400,19 +400,19 @@ pub(super) fn expected(head: &ResponseHeader) -> Option<u64> {
 /// Whether this is the begin of a representation, and the rest can be told from that of another one (RFC 9111 3.4).
 pub(super) fn is_begin(part: &Object) -> bool {
     let strong = part.record.fields().any(|(name, value)| name == ETAG && !conditional::is_weak(value.as_bytes()));
-    matches!(part.record.kind, Kind::Part(0, Some(_))) && strong && !matches!(part.body, Body::Filling(..))
+    matches!(part.record.kind(), Kind::Part(0, Some(_))) && strong && !matches!(part.body(), Body::Filling(..))
 }
 
 /// The fields that ask for the rest.
 pub(super) fn rest(part: &Object) -> Option<[(HeaderName, HeaderValue); 2]> {
     let (_, etag) = part.record.fields().find(|(name, _)| *name == ETAG)?;
-    let range = HeaderValue::from_str(&format!("bytes={}-", part.body.len()?)).ok()?;
+    let range = HeaderValue::from_str(&format!("bytes={}-", part.len()?)).ok()?;
     Some([(RANGE, range), (IF_RANGE, etag)])
 }
 
 /// Whether the body of this 206 is just what is missing.
 fn is_rest(part: &Object, head: &ResponseHeader) -> bool {
-    let (Kind::Part(_, Some(total)), Some(there)) = (part.record.kind, part.body.len()) else { return false };
+    let (Kind::Part(_, Some(total)), Some(there)) = (part.record.kind(), part.len()) else { return false };
     let own = part.record.fields().find(|(name, _)| *name == ETAG);
     let is_same = conditional::etag(&head.headers)
         .is_some_and(|etag| own.is_some_and(|(_, own)| conditional::strong_equal(etag, own.as_bytes())));

@@ -143,7 +143,7 @@ impl Ask {
             Reuse::GatewayTimeout => gateway_timeout(session, ctx, need.why).await,
             Reuse::Revalidate(why) => {
                 // What may not be used without asking is no answer for others (RFC 9111 5.2.2.4).
-                self.alone |= why == Why::NoCache || object.record.terms.lifetime == 0;
+                self.alone |= why == Why::NoCache || object.record.terms().lifetime == 0;
                 Box::pin(self.fetch(session, ctx, need)).await
             }
         }
@@ -318,7 +318,7 @@ impl Ask {
     fn fetcher(&self, session: &mut Session, ctx: &Ctx, fill: &Arc<Fill>, need: &Want, shared: bool) -> Option<Job> {
         let conditions = need.stale.iter().flat_map(|stale| drive::conditions(stale));
         // What is stored of it is whole: the rest of it is fetched whole too.
-        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind != Kind::Whole);
+        let ranged = need.stale.as_ref().is_none_or(|stale| stale.record.kind() != Kind::Whole);
         let range = ranges(session.req_header()).into_iter().flatten().filter(|_| ranged);
         let part = need.part.as_ref().filter(|_| !session.req_header().headers.contains_key(RANGE));
         let rest = part.and_then(|part| drive::rest(part)).into_iter().flatten();

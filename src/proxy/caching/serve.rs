@@ -57,7 +57,7 @@ impl Serving<'_> {
     pub(super) async fn answer(self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let record = &self.object.record;
         let status = StatusCode::from_u16(record.status).or_err(ErrorType::InternalError, "a stored status")?;
-        let opening = self.opening(session, status, record.kind, self.object.body.len());
+        let opening = self.opening(session, status, record.kind(), self.object.len());
         let mut readers = match self.readers(&opening.send) {
             Some(readers) => readers.into_iter(),
             None => return Ok(false),
@@ -100,7 +100,7 @@ impl Serving<'_> {
         for (name, value) in self.withheld.into_iter().flatten() {
             fields.append(name.clone(), value.clone());
         }
-        stored_head::write_age(&mut fields, record.terms.age(SystemTime::now()));
+        stored_head::write_age(&mut fields, record.terms().age(SystemTime::now()));
         if kind == Kind::Whole {
             fields.remove(CONTENT_RANGE);
         }
@@ -118,7 +118,7 @@ impl Serving<'_> {
     ) -> Send {
         let head = session.req_header();
         let record = &self.object.record;
-        let stored = conditional::Stored { status: *status, headers: fields, received: record.terms.received() };
+        let stored = conditional::Stored { status: *status, headers: fields, received: record.terms().received() };
         match conditional::evaluate(&head.method, &head.headers, &stored, true) {
             Outcome::NotModified => {
                 *status = StatusCode::NOT_MODIFIED;
@@ -169,7 +169,7 @@ impl Serving<'_> {
                     several
                         if several.len() > 1
                             && several.iter().all(is_here)
-                            && !matches!(self.object.body, Body::Filling(..)) =>
+                            && !matches!(self.object.body(), Body::Filling(..)) =>
                     {
                         *status = StatusCode::PARTIAL_CONTENT;
                         several_parts(several, start, total, fields)
@@ -182,7 +182,7 @@ impl Serving<'_> {
 
     /// Readers of what is to be sent; `None`: it is gone.
     fn readers(&self, send: &Send) -> Option<Vec<BodyReader>> {
-        let body = &self.object.body;
+        let body = &self.object;
         match send {
             Send::Nothing => Some(Vec::new()),
             Send::Bytes(from, to, _) => body.read(*from, *to).map(|reader| vec![reader]),
@@ -234,15 +234,15 @@ impl Send {
 
 /// Whether what is stored under one id holds what this request asks for of it.
 pub(super) fn holds(object: &Object, head: &pingora::http::RequestHeader) -> bool {
-    let (start, total) = match object.record.kind {
+    let (start, total) = match object.record.kind() {
         Kind::Part(start, total) => (start, total),
         Kind::Sliced(..) => return false,
         Kind::Whole | Kind::Variants => return true,
     };
-    let (Some(total), Some(length)) = (total, object.body.len()) else { return false };
+    let (Some(total), Some(length)) = (total, object.len()) else { return false };
     let fields = object.record.headers();
     let stored =
-        conditional::Stored { status: StatusCode::OK, headers: &fields, received: object.record.terms.received() };
+        conditional::Stored { status: StatusCode::OK, headers: &fields, received: object.record.terms().received() };
     let is_asked = head.method == Method::GET && conditional::is_range_heard(&head.headers, &stored);
     match range::wanted(&head.headers, total, MOST_RANGES) {
         Wanted::Parts(ranges) if is_asked => {

@@ -143,7 +143,7 @@ impl Slices<'_> {
         let is_stored = self.ask.may_store && !self.ask.wishes.no_store;
         let is_shared = self.is_shared
             && is_stored
-            && stale.as_ref().is_none_or(|(stale, why)| *why != Why::NoCache && stale.record.terms.lifetime > 0);
+            && stale.as_ref().is_none_or(|(stale, why)| *why != Why::NoCache && stale.record.terms().lifetime > 0);
         let stale = stale.map(|(stale, _)| stale);
         let mut is_first = is_shared;
         let place = self.fill_place(index);
@@ -193,7 +193,7 @@ impl Slices<'_> {
         match &outcome {
             Outcome::Passed(..) => return Some(Got::Nothing("")),
             Outcome::Stored(object, _) => {
-                let terms = &object.record.terms;
+                let terms = &object.record.terms();
                 if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
                     return None;
                 }

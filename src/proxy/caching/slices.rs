@@ -87,7 +87,7 @@ impl Slices<'_> {
         if let Some(errand) = &found.errand {
             run::end(errand, ctx);
         }
-        let Kind::Part(_, Some(total)) = found.object.record.kind else {
+        let Kind::Part(_, Some(total)) = found.object.record.kind() else {
             return self.serve_whole(session, ctx, found).await.map(Some);
         };
         if !self.know(&found, first, &session.req_header().headers).await {
@@ -258,14 +258,14 @@ impl Slices<'_> {
         let Range { start: from, end: to } = piece.bytes;
         match got {
             Got::Stored(Found { object, .. }) => {
-                let start = match object.record.kind {
+                let start = match object.record.kind() {
                     Kind::Part(start, Some(total)) if whole.is_of(&object.record.headers(), total) => start,
-                    Kind::Whole if whole.is_of(&object.record.headers(), object.body.len()?) => 0,
+                    Kind::Whole if whole.is_of(&object.record.headers(), object.len()?) => 0,
                     _ => return None,
                 };
                 // Who reads to the end is told of it once all is stored.
-                let to = Some(to - start).filter(|to| Some(*to) != object.body.len());
-                object.body.read(from.checked_sub(start)?, to)
+                let to = Some(to - start).filter(|to| Some(*to) != object.len());
+                object.read(from.checked_sub(start)?, to)
             }
             Got::Passed(passed) if passed.head.status == StatusCode::PARTIAL_CONTENT => {
                 let headers = &passed.head.headers;
