@@ -19,7 +19,7 @@ use crate::cache::object::{BodyReader, Fill, Reader};
 use crate::cache::rules::conditional::{self, Outcome};
 use crate::cache::rules::range::{self, ContentRange, Wanted};
 use crate::cache::rules::stored_head;
-use crate::cache::{Body, Caching, Kind, Object};
+use crate::cache::{Caching, Kind, Object};
 use crate::proxy::{Ctx, respond};
 
 /// Of more ranges in one request, the whole is sent.
