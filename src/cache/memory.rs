@@ -2,7 +2,7 @@
 //!
 //! Who goes when there is no more room is decided by S3-FIFO (Yang and others, SOSP 2023): what is new waits in a short queue
 //! and goes from there unless it was used again, so a scan, where each object is used once, does not drive out what is used
-//! often. Ours differs from the crates in two ways that matter here: a look-up touches two cache lines, one of the [`Table`] and
+//! often. Ours differs from the crates in two ways that matter here: a look-up touches two cache lines, one of the `Table` and
 //! the object's own, which also says how often that was used; and all shards share one budget, so that an object may be larger
 //! than a shard, and never, not even for a moment, do all together take more than they may.
 

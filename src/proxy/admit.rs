@@ -25,7 +25,9 @@ pub(super) async fn request(session: &mut Session, ctx: &mut Ctx) -> Result<bool
     }
     open(session, ctx);
     match decide(session, ctx).await {
-        None => caching::answer(session, ctx).await,
+        // Boxed: what is not cached is spared its size.
+        None if ctx.route().is_some_and(|route| route.cache.is_some()) => Box::pin(caching::answer(session, ctx)).await,
+        None => Ok(false),
         Some(reply) => {
             respond::write(session, ctx, *reply).await?;
             Ok(true)
