@@ -83,6 +83,13 @@ pub struct Failure {
     pub retry_after: Option<u64>,
 }
 
+/// What a stored response must be able to: to be read from the fill that brings it. A fill holds it without itself, or neither
+/// would ever go.
+pub trait Filled: Sized {
+    /// The same, with the body that this fill brings.
+    fn filled_by(&self, fill: &Arc<Fill<Self>>) -> Self;
+}
+
 /// A response on its way.
 #[derive(Debug)]
 pub struct Fill<O> {
@@ -157,7 +164,10 @@ impl<O> Fill<O> {
     }
 
     /// Waits for what it comes to. `heard`: how many 1xx the caller has had; they are told one by one.
-    pub async fn hear(&self, heard: usize) -> Heard<O> {
+    pub async fn hear(self: &Arc<Self>, heard: usize) -> Heard<O>
+    where
+        O: Filled,
+    {
         loop {
             let changed = self.changed.notified();
             {
@@ -165,8 +175,13 @@ impl<O> Fill<O> {
                 if let Some(early) = state.early.get(heard) {
                     return Heard::Early(early.clone());
                 }
-                if let Some(outcome) = &state.outcome {
-                    return Heard::Outcome(outcome.clone());
+                match &state.outcome {
+                    Some(Outcome::Stored(object, withheld)) => {
+                        let object = Arc::new(object.filled_by(self));
+                        return Heard::Outcome(Outcome::Stored(object, withheld.clone()));
+                    }
+                    Some(outcome) => return Heard::Outcome(outcome.clone()),
+                    None => {}
                 }
             }
             changed.await;
@@ -174,7 +189,10 @@ impl<O> Fill<O> {
     }
 
     /// Waits for what it comes to.
-    pub async fn outcome(&self) -> Outcome<O> {
+    pub async fn outcome(self: &Arc<Self>) -> Outcome<O>
+    where
+        O: Filled,
+    {
         loop {
             if let Heard::Outcome(outcome) = self.hear(usize::MAX).await {
                 return outcome;
@@ -474,6 +492,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Filled for () {
+        fn filled_by(&self, _: &Arc<Fill<Self>>) -> Self {}
+    }
+
+    #[test]
+    fn a_fill_goes_with_the_last_who_holds_it() {
+        let fill = fill();
+        fill.tell(Outcome::Stored(Arc::new(()), None));
+        fill.end(true, None);
+        let weak = Arc::downgrade(&fill);
+        drop(fill);
+        assert!(weak.upgrade().is_none());
+    }
 
     fn fill() -> Arc<Fill<()>> {
         Fill::new(Id::of(b"a"), Id::of(b"a"), Tick(1))

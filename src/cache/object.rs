@@ -45,6 +45,8 @@ pub enum Body {
     File(Arc<Blob>),
     /// On its way from the origin; its length, if that is known.
     Filling(Arc<Fill>, Option<u64>),
+    /// To come by the fill that holds the object; its length, if that is known.
+    Awaited(Option<u64>),
     /// None: these request fields tell variants apart (see [`Kind::Variants`]).
     Variants(Box<[HeaderName]>),
 }
@@ -148,7 +150,7 @@ impl Object {
                 + match body {
                     Body::Whole(bytes) => allocated(bytes.len()),
                     Body::Variants(names) => allocated(size_of_val::<[HeaderName]>(names)),
-                    Body::File(_) | Body::Filling(..) => 0,
+                    Body::File(_) | Body::Filling(..) | Body::Awaited(_) => 0,
                 }
         });
         (size_of::<Self>() + OVERHEAD + allocated(self.record.weight() + self.record.body_len()) + elsewhere) as u64
@@ -169,13 +171,19 @@ fn names(record: &Record) -> Box<[HeaderName]> {
 /// What two counts of who shares it and the memory tier add for each object that was used, in bytes.
 const OVERHEAD: usize = 16 + 32 + 28;
 
+impl fill::Filled for Object {
+    fn filled_by(&self, fill: &Arc<Fill>) -> Self {
+        Self::new(self.id, self.record.clone(), Body::Filling(Arc::clone(fill), self.body().len()))
+    }
+}
+
 impl Body {
     /// How long it is; `None`: that is not known yet.
     pub fn len(&self) -> Option<u64> {
         match self {
             Self::Whole(bytes) => Some(bytes.len() as u64),
             Self::File(blob) => Some(blob.len()),
-            Self::Filling(_, length) => *length,
+            Self::Filling(_, length) | Self::Awaited(length) => *length,
             Self::Variants(_) => Some(0),
         }
     }
@@ -195,7 +203,7 @@ impl Body {
             }
             Self::File(blob) => BodyReader::File(Arc::clone(blob), from, to.unwrap_or(blob.len()).min(blob.len())),
             Self::Filling(fill, _) => BodyReader::Fill(fill.read(from, to)?),
-            Self::Variants(_) => return None,
+            Self::Variants(_) | Self::Awaited(_) => return None,
         })
     }
 }
@@ -268,5 +276,21 @@ mod tests {
             assert!(object.is_compared(sequence), "{sequence}");
             assert_eq!(object.is_softened(), is_softened, "{sequence}");
         }
+    }
+
+    #[test]
+    fn a_fill_and_what_it_stores_do_not_hold_one_another() {
+        let (id, tick) = (Id::of(b"a"), crate::cache::Tick(1));
+        let what = (200, Kind::Whole);
+        let record = Record::new(tick, crate::cache::Terms::default(), what, "http://a/", &[], &http::HeaderMap::new());
+        let fill = Fill::new(id, id, tick);
+        fill.tell(Outcome::Stored(Arc::new(Object::new(id, record.unwrap(), Body::Awaited(Some(1)))), None));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let Outcome::Stored(object, _) = runtime.block_on(fill.outcome()) else { panic!("it is stored") };
+        assert!(object.body().read(0, None).is_some());
+        fill.end(true, None);
+        let weak = Arc::downgrade(&fill);
+        drop((fill, object));
+        assert!(weak.upgrade().is_none());
     }
 }

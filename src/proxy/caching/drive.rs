@@ -213,7 +213,7 @@ impl Job {
             place = Sliced::enter(zone, place, &record, slice.size).await?.slice(slice.index);
         }
         let length = expected(head);
-        let object = Arc::new(Object::new(place, record, Body::Filling(Arc::clone(&self.fill), length)));
+        let object = Arc::new(Object::new(place, record, Body::Awaited(length)));
         let most = self.caching().max_object;
         let storing = Storing::begin(zone, &self.fill, Arc::clone(&object), length, most).await?;
         let is_fresh = object.record.terms().age(times.received) < object.record.terms().lifetime();

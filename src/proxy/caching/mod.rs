@@ -349,7 +349,7 @@ fn fill_place(session: &Session, need: &Want) -> Id {
 }
 
 /// Waits for what the errand of this request comes to, and passes on what comes before (RFC 9110 15.2).
-async fn lead(session: &mut Session, fill: &Fill) -> Result<Outcome> {
+async fn lead(session: &mut Session, fill: &Arc<Fill>) -> Result<Outcome> {
     let mut heard = 0;
     loop {
         match unless_gone(session, fill.hear(heard)).await? {
