@@ -15,6 +15,22 @@ use crate::config::process::Admin;
 pub(super) struct Request {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    at: Place,
+}
+
+/// What to purge, and where.
+#[derive(Args)]
+pub(super) struct PurgeRequest {
+    #[command(flatten)]
+    purge: Purge,
+    #[command(flatten)]
+    at: Place,
+}
+
+/// Which gateway is asked, of which cache, and how its answer is shown.
+#[derive(Args)]
+struct Place {
     /// The admin address of the gateway: an address with a port, or `unix:` and a path
     #[arg(long, global = true, default_value = Admin::DEFAULT)]
     admin: String,
@@ -71,37 +87,42 @@ struct Purge {
     soft: bool,
 }
 
+pub(super) fn purge(request: &PurgeRequest) -> Result<(), String> {
+    request.purge.run(&request.at)
+}
+
 pub(super) fn cache(request: &Request) -> Result<(), String> {
-    match &request.command {
-        Command::Ls { prefix, limit } => ls(request, prefix, *limit),
+    let Request { command, at } = request;
+    match command {
+        Command::Ls { prefix, limit } => ls(at, prefix, *limit),
         Command::Stat => {
-            let zones = zones(request)?;
-            tell(request, &Value::Array(zones), stat)
+            let zones = zones(at)?;
+            tell(at, &Value::Array(zones), stat)
         }
-        Command::Inspect { key } => inspect(request, key),
-        Command::Purge(purge) => purge.run(request),
+        Command::Inspect { key } => inspect(at, key),
+        Command::Purge(purge) => purge.run(at),
     }
 }
 
-fn tell(request: &Request, value: &Value, people: impl FnOnce(&[Value]) -> String) -> Result<(), String> {
-    print(&if request.json { format!("{value:#}\n") } else { people(array(value)) })
+fn tell(at: &Place, value: &Value, people: impl FnOnce(&[Value]) -> String) -> Result<(), String> {
+    print(&if at.json { format!("{value:#}\n") } else { people(array(value)) })
 }
 
 /// What the gateway answers with 200, and what it says otherwise.
-fn asked(request: &Request, method: &str, target: &str) -> Result<Value, String> {
-    let (status, body) = ask(&request.admin, method, target)?;
+fn asked(at: &Place, method: &str, target: &str) -> Result<Value, String> {
+    let (status, body) = ask(&at.admin, method, target)?;
     let value: Option<Value> = serde_json::from_str(&body).ok();
     match value {
         Some(value) if status == 200 => Ok(value),
         Some(Value::Object(told)) if told.contains_key("error") => Err(format!("error: {}", text(&told["error"]))),
-        _ => Err(format!("error: {} answers with status {status}: {}", request.admin, body.trim_end())),
+        _ => Err(format!("error: {} answers with status {status}: {}", at.admin, body.trim_end())),
     }
 }
 
-fn zones(request: &Request) -> Result<Vec<Value>, String> {
-    let mut all = asked(request, "GET", "/cache")?;
+fn zones(at: &Place) -> Result<Vec<Value>, String> {
+    let mut all = asked(at, "GET", "/cache")?;
     let Value::Array(mut zones) = all["zones"].take() else { return Err(format!("error: {all} names no caches")) };
-    if let Some(only) = &request.cache {
+    if let Some(only) = &at.cache {
         zones.retain(|zone| zone["name"] == **only);
         if zones.is_empty() {
             return Err(format!("error: no cache is named {only}"));
@@ -110,18 +131,18 @@ fn zones(request: &Request) -> Result<Vec<Value>, String> {
     Ok(zones)
 }
 
-fn ls(request: &Request, prefix: &str, limit: usize) -> Result<(), String> {
+fn ls(at: &Place, prefix: &str, limit: usize) -> Result<(), String> {
     let mut rows = Vec::new();
     let mut more = false;
-    for zone in zones(request)? {
+    for zone in zones(at)? {
         let target = format!("/cache/{}?limit={limit}&prefix={}", escaped(text(&zone["name"])), escaped(prefix));
-        let mut listed = asked(request, "GET", &target)?;
+        let mut listed = asked(at, "GET", &target)?;
         more |= listed["more"] == true;
         if let Value::Array(objects) = listed["objects"].take() {
             rows.extend(objects);
         }
     }
-    tell(request, &Value::Array(rows), |rows| {
+    tell(at, &Value::Array(rows), |rows| {
         let head = ["ID", "STATUS", "STATE", "AGE", "TTL", "SIZE", "TIER", "URL"].map(str::to_owned);
         let row = |object: &Value| {
             [
@@ -171,12 +192,12 @@ fn stat(zones: &[Value]) -> String {
     table(rows)
 }
 
-fn inspect(request: &Request, key: &str) -> Result<(), String> {
+fn inspect(at: &Place, key: &str) -> Result<(), String> {
     let mut found = Vec::new();
-    for zone in zones(request)? {
+    for zone in zones(at)? {
         let target = format!("/cache/{}/{}", escaped(text(&zone["name"])), escaped(key));
         // 404: another cache may have it.
-        let (status, body) = ask(&request.admin, "GET", &target)?;
+        let (status, body) = ask(&at.admin, "GET", &target)?;
         let objects: Option<Value> = serde_json::from_str(&body).ok().filter(|_| status == 200);
         if let Some(Value::Array(objects)) = objects.map(|mut told| told["objects"].take()) {
             found.extend(objects);
@@ -185,7 +206,7 @@ fn inspect(request: &Request, key: &str) -> Result<(), String> {
     if found.is_empty() {
         return Err(format!("error: nothing is stored under `{key}`"));
     }
-    tell(request, &Value::Array(found), |found| found.iter().map(about).collect::<Vec<_>>().join("\n"))
+    tell(at, &Value::Array(found), |found| found.iter().map(about).collect::<Vec<_>>().join("\n"))
 }
 
 /// All of an object, for people.
@@ -242,16 +263,16 @@ fn about(object: &Value) -> String {
 }
 
 impl Purge {
-    fn run(&self, request: &Request) -> Result<(), String> {
+    fn run(&self, at: &Place) -> Result<(), String> {
         let mut query: Vec<String> = Vec::new();
         for (name, values) in [("url", &self.url), ("prefix", &self.prefix), ("host", &self.host), ("tag", &self.tag)] {
             query.extend(values.iter().map(|value| format!("{name}={}", escaped(value))));
         }
         query.extend(self.all.then(|| "all".to_owned()));
         query.extend(self.soft.then(|| "soft".to_owned()));
-        let zone = request.cache.as_deref().map(|zone| format!("/{}", escaped(zone))).unwrap_or_default();
-        let answer = asked(request, "POST", &format!("/cache{zone}/purge?{}", query.join("&")))?;
-        if request.json {
+        let zone = at.cache.as_deref().map(|zone| format!("/{}", escaped(zone))).unwrap_or_default();
+        let answer = asked(at, "POST", &format!("/cache{zone}/purge?{}", query.join("&")))?;
+        if at.json {
             return print(&format!("{answer:#}\n"));
         }
         let how = if self.soft { "made stale" } else { "purged" };

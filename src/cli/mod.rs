@@ -1,4 +1,4 @@
-//! The commands: `run`, `check`, `explain`, `schema`, `demo`, `health`, `cache`, `completions`.
+//! The commands: `run`, `check`, `explain`, `schema`, `demo`, `health`, `cache`, `purge`, `completions`.
 
 mod admin;
 mod cache;
@@ -61,6 +61,8 @@ enum Command {
     },
     /// Look at what a running gateway has stored, and purge it
     Cache(cache::Request),
+    /// Declare stored responses of a running gateway void: short for `cache purge`
+    Purge(cache::PurgeRequest),
     /// Print the completion script for a shell
     Completions {
         /// The shell
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::demo(&options),
         Command::Health { address } => health::health(&address),
         Command::Cache(request) => cache::cache(&request),
+        Command::Purge(request) => cache::purge(&request),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "edgeway", &mut script);

@@ -63,6 +63,10 @@ fn a_purge_is_told_and_counted_and_no_browser_may() {
     }
     gateway.expect_metric("edgeway_cache_purges_total", &[("zone", "main")], 3.0);
     gateway.expect_metric("edgeway_cache_limit_bytes", &[("zone", "other"), ("tier", "memory")], 16_777_216.0);
+    let dir = tempfile::tempdir().unwrap();
+    let short = edgeway(dir.path(), &["purge", "--admin", &gateway.word("@admin"), "--cache", "main", "--all"], &[]);
+    assert!(short.code == Some(0) && short.all().contains("main"), "{short:?}");
+    gateway.expect_metric("edgeway_cache_purges_total", &[("zone", "main")], 4.0);
     let (code, told) = cache(&gateway, &["purge", "--cache", "other", "--prefix", "a.test/b?c&d", "--soft"]);
     assert!(code == Some(0) && told.contains("made stale: prefix a.test/b?c&d (in other)"), "{told}");
     assert_eq!(cache(&gateway, &["purge", "--soft"]).0, Some(2), "nothing is named");

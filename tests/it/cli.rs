@@ -60,7 +60,7 @@ fn help_names_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let output = edgeway(dir.path(), &["--help"], &[]);
     assert_eq!(output.code, Some(0));
-    for command in ["run", "check", "explain", "schema", "demo", "health", "completions"] {
+    for command in ["run", "check", "explain", "schema", "demo", "health", "cache", "purge", "completions"] {
         assert!(output.stdout.contains(&format!("  {command} ")), "{command} in {}", output.stdout);
         let help = edgeway(dir.path(), &[command, "--help"], &[]);
         assert_eq!(help.code, Some(0), "{command}");
