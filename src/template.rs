@@ -255,6 +255,25 @@ pub fn cookies<'a>(field: &'a [u8], name: &[u8]) -> impl Iterator<Item = &'a [u8
     })
 }
 
+/// The bytes that a query's name or value stands for: `%41` is `A`, `+` is a blank, a broken escape stays.
+pub fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
+    let mut left = text;
+    std::iter::from_fn(move || {
+        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+        let (byte, rest) = match *left {
+            [] => return None,
+            [b'%', high, low, ref rest @ ..] => match (digit(high), digit(low)) {
+                (Some(high), Some(low)) => (high << 4 | low, rest),
+                _ => (b'%', &left[1..]),
+            },
+            [b'+', ref rest @ ..] => (b' ', rest),
+            [byte, ref rest @ ..] => (byte, rest),
+        };
+        left = rest;
+        Some(byte)
+    })
+}
+
 /// The first value of a query parameter, not decoded; empty when it stands without `=`.
 pub fn query_parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| {

@@ -17,7 +17,7 @@ use super::rules::vary;
 use crate::diag::Scope;
 use crate::exchange::{Facts, Scheme};
 use crate::field;
-use crate::template::{Moment, Template, cookies};
+use crate::template::{Moment, Template, cookies, decoded};
 
 /// What of a request its key is made of.
 #[derive(Clone, Debug)]
@@ -334,7 +334,7 @@ impl Glob {
         if !name.iter().any(|byte| matches!(byte, b'%' | b'+')) {
             return self.takes(name);
         }
-        let decoded: SmallVec<[u8; 32]> = decode(name).collect();
+        let decoded: SmallVec<[u8; 32]> = decoded(name).collect();
         self.takes(&decoded)
     }
 
@@ -359,25 +359,6 @@ impl Glob {
         }
         glob[at..].iter().all(|byte| *byte == b'*')
     }
-}
-
-/// `%41` is `A`, `+` is a blank; a broken escape stays.
-fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
-    let mut left = text;
-    std::iter::from_fn(move || {
-        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-        let (byte, rest) = match *left {
-            [] => return None,
-            [b'%', high, low, ref rest @ ..] => match (digit(high), digit(low)) {
-                (Some(high), Some(low)) => (high << 4 | low, rest),
-                _ => (b'%', &left[1..]),
-            },
-            [b'+', ref rest @ ..] => (b' ', rest),
-            [byte, ref rest @ ..] => (byte, rest),
-        };
-        left = rest;
-        Some(byte)
-    })
 }
 
 #[cfg(test)]

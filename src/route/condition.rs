@@ -7,9 +7,9 @@ use regex::bytes::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use super::normalize::hex_digit;
 use super::path::regex_fault;
 use crate::diag::Scope;
+use crate::template::decoded;
 
 /// What must hold for a value: a text that it must equal, or a mapping with one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,25 +188,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// The bytes of a query's name or value: `%41` is `A`, `+` is a space, a broken escape stays.
-fn decoded(text: &[u8]) -> impl Iterator<Item = u8> {
-    let mut left = text;
-    std::iter::from_fn(move || {
-        let (byte, rest) = match *left {
-            [] => return None,
-            [b'%', high, low, ref rest @ ..] => match (hex_digit(high), hex_digit(low)) {
-                (Some(high), Some(low)) => (high << 4 | low, rest),
-                _ => (b'%', &left[1..]),
-            },
-            [b'+', ref rest @ ..] => (b' ', rest),
-            [byte, ref rest @ ..] => (byte, rest),
-        };
-        left = rest;
-        Some(byte)
-    })
-}
-
-/// The same in one piece.
+/// The bytes that a query's name or value stands for, in one piece.
 pub(super) fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     if text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         Cow::Owned(decoded(text).collect())
