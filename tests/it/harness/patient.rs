@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::gateway::Gateway;
 use super::origin::reserved_port;
-use super::wait::DEADLINE;
+use super::wait::{DEADLINE, await_some};
 use super::wire::{Framing, Stream, Wire};
 
 /// How an origin answers.
@@ -132,7 +132,8 @@ impl Patient {
 
     /// Listens again, at the same port.
     pub(crate) fn start(&self) {
-        let listener = TcpListener::bind(self.address).expect("its own port");
+        // For a moment the port may be that of a connection which another test has opened.
+        let listener = await_some("its own port is free", || TcpListener::bind(self.address).ok());
         let state = Arc::clone(&self.state);
         state.stopped.store(false, SeqCst);
         let accept = move || {
