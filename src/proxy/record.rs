@@ -4,7 +4,6 @@ use pingora::proxy::Session;
 
 use super::Ctx;
 use crate::gateway::Gateway;
-use crate::observe::RouteCacheStats;
 use crate::upstream::Held;
 
 /// Counts and logs a finished request.
@@ -38,26 +37,12 @@ pub(super) fn request(gateway: &Gateway, session: &Session, ctx: &mut Ctx) {
             route.stats.duration.observe(ctx.exchange.started.elapsed());
             route.stats.received.add(ctx.exchange.bytes_received);
             route.stats.sent.add(ctx.exchange.bytes_sent);
-            if let Some(cached) = &route.cache {
-                let caching = &cached.caching;
-                count(&caching.stats, ctx.exchange.cache);
-                count(&caching.zone.stats.answers, ctx.exchange.cache);
+            if let (Some(cached), Some(told)) = (&route.cache, &ctx.told) {
+                told.counter(&cached.caching.stats).inc();
+                told.counter(&cached.caching.zone.stats.answers).inc();
             }
         }
         None => gateway.stats.unrouted.count(ctx.exchange.status),
     }
     ctx.snapshot.access_log.record(&ctx.facts(session.req_header(), response));
-}
-
-fn count(stats: &RouteCacheStats, word: &str) {
-    let counter = match word {
-        "hit" => &stats.hit,
-        "stale" => &stats.stale,
-        "revalidated" => &stats.revalidated,
-        "collapsed" => &stats.collapsed,
-        "bypass" => &stats.bypass,
-        "miss" => &stats.miss,
-        _ => return,
-    };
-    counter.inc();
 }

@@ -3,6 +3,7 @@
 use http::{HeaderValue, StatusCode};
 
 use crate::cache::rules::status::{Forward, Outcome, Status};
+use crate::observe::{Counter, RouteCacheStats};
 
 /// The name by which this cache goes in `Cache-Status`.
 const NAME: &str = "edgeway";
@@ -64,15 +65,26 @@ impl Told {
         Status { outcome: Some(self.outcome), ttl: self.ttl, key: None, detail: self.detail }.value(NAME)
     }
 
-    /// In a word, for logs and counters.
+    /// In a word, for logs.
     pub fn word(&self) -> &'static str {
+        self.row().0
+    }
+
+    /// Where it is counted.
+    pub fn counter<'a>(&self, stats: &'a RouteCacheStats) -> &'a Counter {
+        self.row().1(stats)
+    }
+
+    fn row(&self) -> (&'static str, fn(&RouteCacheStats) -> &Counter) {
         match self.outcome {
-            Outcome::Hit if self.stale => "stale",
-            Outcome::Hit => "hit",
-            Outcome::Forwarded { why: Forward::Bypass | Forward::Method, .. } => "bypass",
-            Outcome::Forwarded { collapsed: true, .. } => "collapsed",
-            Outcome::Forwarded { status: Some(StatusCode::NOT_MODIFIED), stored: true, .. } => "revalidated",
-            Outcome::Forwarded { .. } => "miss",
+            Outcome::Hit if self.stale => ("stale", |stats| &stats.stale),
+            Outcome::Hit => ("hit", |stats| &stats.hit),
+            Outcome::Forwarded { why: Forward::Bypass | Forward::Method, .. } => ("bypass", |stats| &stats.bypass),
+            Outcome::Forwarded { collapsed: true, .. } => ("collapsed", |stats| &stats.collapsed),
+            Outcome::Forwarded { status: Some(StatusCode::NOT_MODIFIED), stored: true, .. } => {
+                ("revalidated", |stats| &stats.revalidated)
+            }
+            Outcome::Forwarded { .. } => ("miss", |stats| &stats.miss),
         }
     }
 }
