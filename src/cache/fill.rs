@@ -66,8 +66,6 @@ pub enum Passing {
     Refused(Refusal),
     /// It is too large, or there is no room.
     NoRoom,
-    /// It is a 304 to a condition of ours that fits nothing stored.
-    Mismatch,
     /// It is not the slice that was asked for, or nothing tells for certain what it could be joined with.
     Unfit,
 }

@@ -229,7 +229,7 @@ impl Zone {
             return None;
         }
         if (object.is_whole() || object.variants().is_some()) && object.weight() <= self.most_in_memory() {
-            self.memory.insert(Arc::clone(&object));
+            self.remember(Arc::clone(&object));
             if !disk.peek(&id) {
                 // It was removed while it was read.
                 self.memory.remove_if(&id, object.record.asked);
@@ -254,10 +254,10 @@ impl Zone {
     }
 
     /// Keeps an object in memory.
-    pub fn remember(&self, object: Object) {
+    pub fn remember(&self, object: Arc<Object>) {
         // What ends late does not replace what was asked for after it.
         if self.memory.get(&object.id).is_none_or(|known| known.record.asked <= object.record.asked) {
-            self.memory.insert(Arc::new(object));
+            self.memory.insert(object);
         }
     }
 
@@ -276,7 +276,7 @@ impl Zone {
 
     /// Keeps a whole response in memory.
     pub fn remember_whole(&self, id: Id, record: Record, body: Bytes) {
-        self.remember(Object::new(id, record, Body::Whole(body)));
+        self.remember(Arc::new(Object::new(id, record, Body::Whole(body))));
     }
 
     /// Replaces the record of an object after its origin confirmed it.
@@ -334,7 +334,7 @@ impl Zone {
             // Without it nothing of the URL is found on disk later; it is found in memory now.
             let _ = writer.commit(&record).await;
         }
-        self.remember(Object::new(id, record, body));
+        self.remember(Arc::new(Object::new(id, record, body)));
     }
 
     /// Whether something lies under this id, as far as can be told without reading it.

@@ -70,6 +70,12 @@ impl Ask {
         reuse::decide(age, lifetime, &terms.directives(), &self.wishes, self.cached.caching.grace())
     }
 
+    /// Whether the request could be answered with this object, if it lay there.
+    pub(super) fn would_use(&self, object: &Object) -> bool {
+        let reuse = || self.reuse(object);
+        self.zone().is_valid(object) && matches!(reuse(), Reuse::Fresh | Reuse::Stale | Reuse::StaleWhileRevalidate)
+    }
+
     pub(super) async fn serve(
         &self,
         session: &mut Session,
@@ -156,7 +162,6 @@ pub(super) fn detail(passing: Passing) -> Option<&'static str> {
     Some(match passing {
         Passing::Refused(refusal) => refusal.word(),
         Passing::NoRoom => "too-large",
-        Passing::Mismatch => "mismatch",
         Passing::Unfit => "unfit",
     })
 }

@@ -287,7 +287,12 @@ impl Job {
         let mut begin = begin.and_then(|begin| begin.read(0, None));
         while let Some(reader) = &mut begin {
             match reader.next().await {
-                Ok(Some(piece)) => self.fill.push(piece),
+                Ok(Some(piece)) => {
+                    self.fill.push(piece);
+                    if !self.fill.wait_for_room().await {
+                        return;
+                    }
+                }
                 Ok(None) => begin = None,
                 Err(_) => return self.fill.end(false, None),
             }

@@ -264,9 +264,7 @@ impl Ask {
 
     /// Whether a request that waited for this object would take it if it lay there.
     fn takes(&self, object: &Object, head: &pingora::http::RequestHeader) -> bool {
-        self.zone().is_valid(object)
-            && matches!(self.reuse(object), Reuse::Fresh | Reuse::Stale | Reuse::StaleWhileRevalidate)
-            && serve::holds(object, head)
+        self.would_use(object) && serve::holds(object, head)
     }
 
     /// An outcome without a response of its own.

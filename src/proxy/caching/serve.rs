@@ -136,45 +136,19 @@ impl Serving<'_> {
             }
             Outcome::Pass => {}
         }
-        let whole = Send::Bytes(0, None, length);
         let heard = conditional::is_range_heard(&head.headers, &stored);
-        let (start, total) = match kind {
-            Kind::Part(start, Some(total)) => (start, total),
+        let there = match kind {
+            Kind::Part(start, Some(total)) => Some((start, total)),
             // All that is there, as it came.
-            Kind::Part(_, None) => return whole,
-            Kind::Whole | Kind::Variants | Kind::Sliced(..) => match length {
-                Some(length) if heard && *status == StatusCode::OK && head.method == Method::GET => (0, length),
-                _ => return whole,
-            },
+            Kind::Part(_, None) => None,
+            Kind::Whole | Kind::Variants | Kind::Sliced(..) => {
+                let may_part = heard && *status == StatusCode::OK && head.method == Method::GET;
+                length.filter(|_| may_part).map(|length| (0, length))
+            }
         };
-        match range::wanted(&head.headers, total, MOST_RANGES) {
-            Wanted::Whole => whole,
-            Wanted::Unsatisfiable => {
-                *status = StatusCode::RANGE_NOT_SATISFIABLE;
-                conditional::reduce_to_not_modified(fields);
-                set(fields, &ContentRange { range: None, length: Some(total) });
-                fields.insert(CONTENT_LENGTH, 0.into());
-                Send::Nothing
-            }
-            Wanted::Parts(ranges) => {
-                let is_here = |range: &Range<u64>| {
-                    range.start >= start && length.is_none_or(|length| range.end <= start + length)
-                };
-                match &*ranges {
-                    [range] if is_here(range) => {
-                        *status = StatusCode::PARTIAL_CONTENT;
-                        set(fields, &ContentRange { range: Some(range.clone()), length: Some(total) });
-                        // Who reads to the end is told of it once all is stored.
-                        let to = Some(range.end - start).filter(|to| Some(*to) != length);
-                        Send::Bytes(range.start - start, to, Some(range.end - range.start))
-                    }
-                    several if several.len() > 1 && several.iter().all(is_here) => {
-                        *status = StatusCode::PARTIAL_CONTENT;
-                        several_parts(several, start, total, fields)
-                    }
-                    _ => whole,
-                }
-            }
+        match there {
+            Some(there) => cut(&head.headers, status, fields, there, length),
+            None => Send::Bytes(0, None, length),
         }
     }
 
@@ -186,6 +160,45 @@ impl Serving<'_> {
             Send::Bytes(from, to, _) => body.read(*from, *to).map(|reader| vec![reader]),
             Send::Parts(parts, _) => {
                 parts.iter().take(1).map(|(_, range)| body.read(range.start, Some(range.end))).collect()
+            }
+        }
+    }
+}
+
+/// What the ranges of a request ask for of a body that begins at this byte of so many, and is so long.
+fn cut(
+    request: &HeaderMap,
+    status: &mut StatusCode,
+    fields: &mut HeaderMap,
+    (start, total): (u64, u64),
+    length: Option<u64>,
+) -> Send {
+    let whole = Send::Bytes(0, None, length);
+    match range::wanted(request, total, MOST_RANGES) {
+        Wanted::Whole => whole,
+        Wanted::Unsatisfiable => {
+            *status = StatusCode::RANGE_NOT_SATISFIABLE;
+            conditional::reduce_to_not_modified(fields);
+            set(fields, &ContentRange { range: None, length: Some(total) });
+            fields.insert(CONTENT_LENGTH, 0.into());
+            Send::Nothing
+        }
+        Wanted::Parts(ranges) => {
+            let is_here =
+                |range: &Range<u64>| range.start >= start && length.is_none_or(|length| range.end <= start + length);
+            match &*ranges {
+                [range] if is_here(range) => {
+                    *status = StatusCode::PARTIAL_CONTENT;
+                    set(fields, &ContentRange { range: Some(range.clone()), length: Some(total) });
+                    // Who reads to the end is told of it once all is stored.
+                    let to = Some(range.end - start).filter(|to| Some(*to) != length);
+                    Send::Bytes(range.start - start, to, Some(range.end - range.start))
+                }
+                several if several.len() > 1 && several.iter().all(is_here) => {
+                    *status = StatusCode::PARTIAL_CONTENT;
+                    several_parts(several, start, total, fields)
+                }
+                _ => whole,
             }
         }
     }

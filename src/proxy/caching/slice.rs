@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderValue, RANGE};
@@ -192,11 +191,10 @@ impl Slices<'_> {
         };
         match &outcome {
             Outcome::Passed(..) => return Some(Got::Nothing("")),
-            Outcome::Stored(object, _) => {
-                let terms = &object.record.terms();
-                if terms.always_ask || terms.age(SystemTime::now()) >= terms.lifetime() {
-                    return None;
-                }
+            Outcome::Stored(object, _) | Outcome::Confirmed(object)
+                if fill.is_void() || !self.ask.would_use(object) =>
+            {
+                return None;
             }
             _ => {}
         }
